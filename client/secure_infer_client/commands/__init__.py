@@ -1,0 +1,1 @@
+"""Commands of the trusted side; each module holds one `run(arguments) -> exit status`."""

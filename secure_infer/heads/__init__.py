@@ -1,0 +1,7 @@
+"""The model side: layers, the head, its artifact file and its plaintext evaluation, the reference for every engine."""
+
+from secure_infer.heads.contract import NORM_TOLERANCE, InputContract
+from secure_infer.heads.head import Head
+from secure_infer.heads.layers import Layer, Linear, Polynomial, ReLU, Square
+
+__all__ = ["NORM_TOLERANCE", "Head", "InputContract", "Layer", "Linear", "Polynomial", "ReLU", "Square"]

@@ -1,0 +1,112 @@
+"""The artifact file `NAME.head`: one safetensors file, its metadata holding a versioned JSON header. No pickle.
+
+    metadata["secure_infer"] = {"format": 1, "layers": ["linear", ...], "labels": [...], "input_bound": 1.0,
+                                "input_norm": 1.0, "public_layers": 0, "embedder": null, "temperature": 1.0,
+                                "facts": {...}, "digest": "<sha256>"}
+    tensors "0.weight", "0.bias", "1.coefficients", ...     float64, numbered by layer
+
+The digest covers everything that changes an answer; it is checked on load, so a changed byte is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from secure_infer.errors import InvalidHead
+from secure_infer.heads.layers import layer_from
+
+if TYPE_CHECKING:
+    from secure_infer.heads.head import Head
+
+FORMAT = 1
+MAX_BYTES = 1 << 30
+_KEY = "secure_infer"
+
+
+def _tensors(head: Head) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    return {f"{i}.{name}": array for i, layer in enumerate(head.layers) for name, array in layer.arrays().items()}
+
+
+def _header(head: Head) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "layers": [layer.kind for layer in head.layers],
+        "labels": list(head.labels),
+        "input_bound": head.contract.bound,
+        "input_norm": head.contract.norm,
+        "public_layers": head.public_layers,
+        "embedder": head.embedder,
+        "temperature": head.temperature.tolist(),
+    }
+
+
+def digest(head: Head) -> str:
+    """SHA-256 (hex) of the header without facts, then of every tensor's name, shape and little-endian float64 bytes."""
+    sha = hashlib.sha256(json.dumps(_header(head), sort_keys=True).encode())
+    for name, array in sorted(_tensors(head).items()):
+        sha.update(f"{name}{array.shape}".encode())
+        sha.update(array.astype("<f8").tobytes())
+    return sha.hexdigest()
+
+
+def save(head: Head, path: Path) -> None:
+    """Write `head` to `path`; the file appears whole or not at all."""
+    header = _header(head) | {"facts": head.facts, "digest": digest(head)}
+    tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(head).items()}
+    data = to_bytes(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The arguments of `Head` as stored in `path`; raises InvalidHead when the file is not a sound artifact."""
+    from secure_infer.heads.head import Head
+
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidHead(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}")
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except OSError as error:
+        raise InvalidHead(f"{path.name}: cannot be read ({error.strerror or 'not a file'})") from error
+    except SafetensorError as error:
+        raise InvalidHead(f"{path.name}: not a head artifact, or cut short (expected a safetensors file)") from error
+    try:
+        header = json.loads(metadata.get(_KEY, ""))
+        if header.get("format") != FORMAT:
+            raise InvalidHead(f"{path.name}: artifact format {header.get('format')!r}; this version reads format {FORMAT}")
+        expected = header.pop("digest")
+        del header["format"]
+        kinds = header.pop("layers")
+        layers = []
+        for index, kind in enumerate(kinds):
+            prefix = f"{index}."
+            layers.append(layer_from(kind, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}))
+        arguments = header | {"layers": layers}
+        found = Head(**arguments).digest
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise InvalidHead(f"{path.name}: the header is missing or incomplete ({type(error).__name__})") from error
+    except InvalidHead as error:
+        raise InvalidHead(f"{path.name}: {error.message}") from error
+    if found != expected:
+        raise InvalidHead(f"{path.name}: digest {found[:12]}… differs from the stored {str(expected)[:12]}…; the file was changed")
+    return arguments

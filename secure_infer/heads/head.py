@@ -1,0 +1,123 @@
+"""A head: layers on top of an embedding or feature vector, with labels and an input contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_infer.errors import InvalidHead
+from secure_infer.heads import artifact
+from secure_infer.heads.contract import InputContract, rows
+from secure_infer.heads.layers import Floats, Layer, Linear, Polynomial
+
+
+class Head:
+    """A classifier or regressor head; immutable.
+
+    layers: in order of evaluation; the first linear layer fixes the input width d, the last width is K.
+    labels: K names, or two names when K = 1 (a binary head: sigmoid of the one logit is the second label's probability).
+    input_bound, input_norm: see `InputContract`.
+    public_layers: how many leading layers may be shown to clients (0: none).
+    embedder: identity of the embedder the head was trained on, or None for plain features.
+    temperature: a number, or one per class, that divides logits before softmax (calibration); logits stay as they are.
+    facts: training facts, anything JSON can hold; carried, never interpreted.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        labels: Sequence[str],
+        input_bound: float,
+        input_norm: float | None = None,
+        public_layers: int = 0,
+        embedder: str | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.layers = tuple(layers)
+        if not all(isinstance(layer, Layer) for layer in self.layers):
+            raise InvalidHead(f"layers: expected Linear, Square, Polynomial or ReLU, got {[type(x).__name__ for x in layers]}")
+        if not self.layers or not isinstance(self.layers[0], Linear):
+            raise InvalidHead("layers: expected a Linear layer first")
+        width = int(self.layers[0].weight.shape[1])
+        self.contract = InputContract(width, float(input_bound), None if input_norm is None else float(input_norm))
+        for layer in self.layers:
+            width = layer.width_out(width)
+        self.outputs = width
+        self.labels = tuple(labels)
+        if not all(isinstance(label, str) for label in self.labels) or len(self.labels) != (2 if width == 1 else width):
+            expected = "2 (K = 1 is a binary head)" if width == 1 else str(width)
+            raise InvalidHead(f"labels: expected {expected} strings, got {len(self.labels)}")
+        if not 0 <= public_layers <= len(self.layers):
+            raise InvalidHead(f"public_layers: expected 0 to {len(self.layers)}, got {public_layers}")
+        self.public_layers = int(public_layers)
+        self.embedder = embedder
+        self.temperature = np.array(temperature, dtype=np.float64)
+        if self.temperature.shape not in ((), (width,)) or not (self.temperature > 0).all():
+            raise InvalidHead(f"temperature: expected one positive number or {width}, got shape {self.temperature.shape}")
+        self.facts: dict[str, Any] = dict(facts or {})
+
+    @property
+    def features(self) -> int:
+        """d, the input width."""
+        return self.contract.features
+
+    def evaluate(self, x: Any) -> NDArray[np.float64]:
+        """Plaintext logits (B, K), float64, of rows x (B, d): the reference that every encrypted plan is held to.
+
+        Raises InvalidInput on shape, dtype, NaN or infinity. The bound is a matter of encoding, so it is
+        `head.contract.check` that holds inputs to it, not this.
+        """
+        y: Floats = rows(x, self.features)
+        for layer in self.layers:
+            y = layer(y)
+        return y
+
+    def as_linear(self) -> Linear | None:
+        """The head as one Linear layer when it is an affine map, else None."""
+        weight, bias = np.eye(self.features), np.zeros(self.features)
+        for layer in self.layers:
+            if isinstance(layer, Linear):
+                weight, bias = layer.weight @ weight, layer.weight @ bias + layer.bias
+            elif isinstance(layer, Polynomial) and not layer.coefficients[..., 2:].any():
+                slope = layer.coefficients[..., 1] if layer.degree else np.zeros(layer.coefficients.shape[:-1])
+                weight, bias = np.atleast_1d(slope)[:, None] * weight, slope * bias + layer.coefficients[..., 0]
+            else:
+                return None
+        return Linear(weight, bias)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over layers, labels, contract and calibration: equal exactly when answers are."""
+        return artifact.digest(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the artifact: one safetensors file with a versioned JSON header, atomically."""
+        artifact.save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Head:
+        """Read an artifact; raises InvalidHead, saying what is wrong, when it is corrupt or of an unknown version."""
+        return cls(**artifact.load(Path(path)))
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Head) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        shape = " -> ".join([str(self.features)] + [f"{k.kind}({w})" for k, w in zip(self.layers, self._widths(), strict=True)])
+        return f"Head({shape}, {len(self.labels)} labels, |x| <= {self.contract.bound:g}, norm {self.contract.norm})"
+
+    def _widths(self) -> list[int]:
+        widths, width = [], self.features
+        for layer in self.layers:
+            width = layer.width_out(width)
+            widths.append(width)
+        return widths
