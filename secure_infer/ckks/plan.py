@@ -41,6 +41,7 @@ PK0_SHARE = 0.05
 """Largest share of a zero encryption's ternary randomness that a forged public key may read from the answers."""
 
 MAX_ANSWER_BYTES = 48 << 20
+CALL_BYTES = 2 << 20
 
 
 class Privacy(StrEnum):
@@ -154,6 +155,11 @@ class CoefficientPlan:
         if self.privacy is Privacy.INPUT_PRIVATE:
             return 0
         return residue_bytes(self.parameters.degree, self.parameters.primes) + SEED_BYTES
+
+    @property
+    def queries_per_call(self) -> int:
+        """Queries that one call carries: as many as keep request and response within CALL_BYTES, at least one."""
+        return max(1, min(64, CALL_BYTES // max(self.query_bytes, self.answer_bytes)))
 
     @property
     def security_bits(self) -> int:

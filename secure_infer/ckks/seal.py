@@ -79,6 +79,12 @@ class Ring:
         self.evaluator.transform_to_ntt_inplace(carrier)
         return self.residues(carrier)[0]
 
+    def coefficients(self, residues: Residues) -> Residues:
+        """The inverse of `ntt_residues`."""
+        carrier = self.load(np.stack([residues, np.ones_like(residues)]))
+        self.evaluator.transform_from_ntt_inplace(carrier)
+        return self.residues(carrier)[0]
+
     def multiply(self, ciphertext: Ciphertext, plaintext: Plaintext) -> Ciphertext:
         product = sealapi.Ciphertext(self.context)
         self.evaluator.multiply_plain(ciphertext, plaintext, product)

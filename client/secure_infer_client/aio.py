@@ -1,0 +1,45 @@
+"""`AsyncClient`: the same client for asyncio; each call runs on a worker thread, in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_infer_client.client import Client
+from secure_infer_client.prediction import Call, Explanation, Prediction
+
+
+class AsyncClient:
+    """Takes `Client`'s arguments and has its methods, awaited."""
+
+    def __init__(self, target: str, **arguments: Any) -> None:
+        self._client = Client(target, **arguments)
+
+    @property
+    def last_call(self) -> Call:
+        return self._client.last_call
+
+    async def predict(self, x: Any) -> NDArray[np.float64]:
+        return await asyncio.to_thread(self._client.predict, x)
+
+    async def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        return await asyncio.to_thread(self._client.classify, texts)
+
+    async def explain(self, text: str) -> Explanation:
+        return await asyncio.to_thread(self._client.explain, text)
+
+    async def evaluate_plaintext(self, x: Any) -> NDArray[np.float64]:
+        return await asyncio.to_thread(self._client.evaluate_plaintext, x)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._client.close)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

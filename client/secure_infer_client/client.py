@@ -1,0 +1,241 @@
+"""`Client`: encrypted inference in one object."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_infer.errors import EmbedderMismatch, InvalidInput, SettingsError
+from secure_infer.heads import ModelSpec
+from secure_infer_client import transport
+from secure_infer_client.prediction import Call, CallStats, Explanation, Prediction
+from secure_infer_client.session import Costs, Session, parse_privacy
+from secure_infer_client.text import Embedder, MiniLM
+from secure_infer_client.text.deidentify import deidentify as remove_identifiers
+
+OCCLUSION_PAD = 16
+
+
+class Client:
+    """Scores inputs with a model on somebody else's server, which sees neither input nor answer.
+
+    target: "HOST:PORT". model: its name on the server. scheme: "ckks".
+    privacy: "both-private" or "input-private"; None takes the operator's level. Less than the operator's is refused.
+    root_certificates, private_key, certificate_chain: PEM files or bytes; without any, loopback is plain, the rest TLS.
+    token: bearer token, sent over TLS only. timeout: seconds, the deadline of every call.
+    embedder: turns texts into rows for `classify`; None takes the packaged one when the model was trained on it.
+    deidentify: remove dates, contacts and identifiers from texts before they are embedded.
+    accept_model: decides whether a model that changed on the server may be used; None refuses with ModelChanged.
+
+    The secret key is made here and stays in this process. Threads may share a client; their calls take turns.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        model: str,
+        scheme: str = "ckks",
+        privacy: str | None = None,
+        root_certificates: transport.Pem = None,
+        private_key: transport.Pem = None,
+        certificate_chain: transport.Pem = None,
+        token: str | None = None,
+        timeout: float = 30.0,
+        embedder: Embedder | None = None,
+        deidentify: bool = True,
+        accept_model: Callable[[ModelSpec], bool] | None = None,
+    ) -> None:
+        if scheme != "ckks":
+            raise SettingsError(f"scheme: this version evaluates under 'ckks', got {scheme!r}")
+        if not isinstance(target, str):
+            raise SettingsError(f"target: expected 'HOST:PORT', got {type(target).__name__}")
+        if not timeout > 0:
+            raise SettingsError(f"timeout: expected seconds above 0, got {timeout}")
+        self._channel = transport.channel(
+            target,
+            root_certificates=root_certificates,
+            private_key=private_key,
+            certificate_chain=certificate_chain,
+            token=token,
+        )
+        self._session = Session(self._channel, target, model, parse_privacy(privacy), timeout, accept_model)
+        self._embedder, self._deidentify = embedder, deidentify
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        self._last_call: Call | None = None
+
+    # What is served.
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's public facts, as pinned when first seen."""
+        with self._lock:
+            return self._session.spec
+
+    @property
+    def plan(self) -> Any:
+        """The plan that the server offers and this client checked."""
+        with self._lock:
+            return self._session.plan
+
+    @property
+    def last_call(self) -> Call:
+        """Cost of the latest call of this client."""
+        if self._last_call is None:
+            raise InvalidInput("last_call: nothing was predicted yet")
+        return self._last_call
+
+    # Queries.
+
+    def predict(self, x: Any) -> NDArray[np.float64]:
+        """Logits (B, K), float64, of rows x (B, d).
+
+        Raises InvalidInput when x breaks the model's input contract, AnswerRefused when an answer fails its check (it
+        is never retried), and ServerUnavailable, ModelChanged, PrivacyRefused as their names say.
+        """
+        with self._lock:
+            self._same_process()
+            rows = self._session.spec.contract.check(x)
+            return self._scored(rows, 0.0)
+
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        """One Prediction a text. Texts are de-identified (unless switched off) and embedded on this machine."""
+        with self._lock:
+            self._same_process()
+            started = perf_counter()
+            embedder = self._text_embedder()
+            if isinstance(texts, str):
+                raise InvalidInput("texts: expected a list of strings, got one string; pass [text]")
+            cleaned = [remove_identifiers(t) for t in texts] if self._deidentify else None
+            embeddable = list(texts) if cleaned is None else [c.text for c in cleaned]
+            rows = self._session.spec.contract.check(embedder(embeddable))
+            windows = embedder.windows(embeddable) if isinstance(embedder, MiniLM) else [1] * len(embeddable)
+            logits = self._scored(rows, perf_counter() - started)
+            removed = [() if cleaned is None else tuple(cleaned[i].removed) for i in range(len(rows))]
+            return self._predictions(logits, removed, windows)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Rows (B, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
+        with self._lock:
+            embedder = self._text_embedder()
+            cleaned = [remove_identifiers(t).text for t in texts] if self._deidentify else list(texts)
+            return self._session.spec.contract.check(embedder(cleaned))
+
+    def explain(self, text: str) -> Explanation:
+        """Word attributions by occlusion: each variant lacks one word, is embedded here and sent encrypted like any text.
+
+        The number of variants is padded to a multiple of 16, so that message sizes tell the text's length coarsely.
+        """
+        with self._lock:
+            self._same_process()
+            started = perf_counter()
+            embedder = self._text_embedder()
+            if self._deidentify:
+                text = remove_identifiers(text).text
+            words = text.split()
+            variants = [text, *(" ".join(words[:i] + words[i + 1 :]) or text for i in range(len(words)))]
+            variants += [text] * (-len(variants) % OCCLUSION_PAD)
+            rows = self._session.spec.contract.check(embedder(variants))
+            logits = self._scored(rows, perf_counter() - started)
+            spec = self._session.spec
+            best = int(spec.probabilities(logits[:1])[0].argmax())
+            if spec.outputs == 1:
+                scores = logits[:, 0] if best else -logits[:, 0]
+            else:
+                scores = logits[:, best]
+            return Explanation(spec.labels[best], tuple(words), scores[0] - scores[1 : len(words) + 1])
+
+    def evaluate_plaintext(self, x: Any) -> NDArray[np.float64]:
+        """Logits from the server's plaintext baseline: it sees x. For benchmarks on public data; off on most servers."""
+        with self._lock:
+            return self._session.plaintext(self._session.spec.contract.check(x))
+
+    def close(self) -> None:
+        """Destroy the secret key and close the connection."""
+        with self._lock:
+            self._session.close()
+            self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Inside.
+
+    def _same_process(self) -> None:
+        if self._process != os.getpid():
+            raise SettingsError("this client was made before a fork; make a new Client in the child process")
+
+    def _text_embedder(self) -> Embedder:
+        spec = self._session.spec
+        if spec.embedder is None:
+            raise EmbedderMismatch(f"model {spec.name!r} takes {spec.contract.features} features, not text; use predict")
+        if self._embedder is None:
+            if spec.embedder != MiniLM.identity:
+                raise EmbedderMismatch(
+                    f"model {spec.name!r} was trained on embedder {spec.embedder!r}, packaged is {MiniLM.identity!r}; pass embedder="
+                )
+            self._embedder = MiniLM()
+        if getattr(self._embedder, "identity", None) != spec.embedder:
+            raise EmbedderMismatch(
+                f"model {spec.name!r} was trained on embedder {spec.embedder!r}, "
+                f"got {getattr(self._embedder, 'identity', 'one without an identity')!r}; its answers would be confident nonsense"
+            )
+        return self._embedder
+
+    def _scored(self, rows: NDArray[np.float64], embed: float) -> NDArray[np.float64]:
+        costs = Costs()
+        logits = self._session.predict(rows, costs)
+        total = perf_counter() - costs.started + embed
+        plan = self._session.plan
+        stats = CallStats(
+            embed_ms=1e3 * embed,
+            encrypt_ms=1e3 * costs.encrypt,
+            network_ms=1e3 * max(0.0, costs.call - costs.server),
+            server_ms=1e3 * costs.server,
+            decrypt_ms=1e3 * costs.decrypt,
+            total_ms=1e3 * total,
+            bytes_up=costs.bytes_up,
+            bytes_down=costs.bytes_down,
+            key_bytes=costs.key_bytes,
+            plan=f"{plan.name} {plan.parameters}, {plan.privacy}",
+            security_bits=plan.security_bits,
+            smudging_bits=plan.smudging_bits,
+            rounds=costs.rounds,
+            records=len(rows),
+            blinds_ready=costs.blinds_ready,
+            blinds_inline=costs.blinds_inline,
+            server_load_ms=1e3 * costs.load,
+            server_evaluate_ms=1e3 * costs.evaluate,
+        )
+        self._last_call = Call(stats, self._session.spec.digest)
+        return logits
+
+    def _predictions(
+        self, logits: NDArray[np.float64], removed: Sequence[tuple[Any, ...]], windows: Sequence[int]
+    ) -> list[Prediction]:
+        spec, bound = self._session.spec, self._session.plan.error_bound
+        probabilities, margins = spec.probabilities(logits), spec.margins(logits)
+        best = logits.argmax(axis=1) if spec.outputs > 1 else (logits[:, 0] > 0).astype(int)
+        return [
+            Prediction(
+                label=spec.labels[best[i]],
+                probability=float(probabilities[i, best[i]]),
+                logits=logits[i],
+                margin=float(margins[i]),
+                error_bound=bound,
+                certain=bool(margins[i] > 2 * bound),
+                removed=tuple(removed[i]),
+                windows=windows[i],
+            )
+            for i in range(len(logits))
+        ]

@@ -1,0 +1,60 @@
+"""`secure-infer classify`: texts embedded on this machine and classified under encryption."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from secure_infer.errors import InvalidInput, SettingsError
+from secure_infer_client.commands import connection
+
+
+def run(arguments: list[str]) -> int:
+    """Classify; prints a line a text, or one JSON object."""
+    parser = argparse.ArgumentParser("secure-infer classify", description=__doc__)
+    connection.add_options(parser)
+    parser.add_argument("--text", action="append", nargs="+", default=[], metavar="TEXT", help="texts; may be repeated")
+    parser.add_argument("--file", type=Path, metavar="F", help="a text file, one text a line")
+    parser.add_argument("--keep-identifiers", action="store_true", help="do not remove dates, contacts and identifiers first")
+    options = parser.parse_args(arguments)
+    texts = [text for group in options.text for text in group]
+    if options.file is not None:
+        try:
+            texts += [line for line in options.file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except OSError as error:
+            raise SettingsError(f"--file: {options.file} cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"--file: {options.file} is not UTF-8 text") from error
+    if not texts:
+        raise SettingsError("no texts: give --text TEXT or --file F")
+    with connection.client(options, deidentify=not options.keep_identifiers) as client:
+        predictions = client.classify(texts)
+        spec, stats = client.spec, client.last_call.stats
+    if options.json:
+        results = [
+            {
+                "text": text,
+                "label": p.label,
+                "probability": p.probability,
+                "logits": p.logits.tolist(),
+                "margin": p.margin,
+                "error_bound": p.error_bound,
+                "certain": p.certain,
+                "removed": [asdict(r) for r in p.removed],
+                "truncated": p.truncated,
+                "windows": p.windows,
+            }
+            for text, p in zip(texts, predictions, strict=True)
+        ]
+        summary = {"model": spec.name, "model_digest": spec.digest, "predictions": results, "stats": asdict(stats)}
+        connection.show([json.dumps(summary, ensure_ascii=False)])
+        return 0
+    width = min(60, max(map(len, texts)))
+    lines = [f"{text[:width]:<{width}}  {p.probability:6.1%}  {p.label}" for text, p in zip(texts, predictions, strict=True)]
+    removed = sum(len(p.removed) for p in predictions)
+    if removed:
+        lines.append(f"removed before embedding: {removed} dates, contacts or identifiers (--json lists them)")
+    connection.show(lines)
+    return 0

@@ -1,0 +1,47 @@
+"""Options that every command of a client takes, and the client they make."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from secure_infer.ckks.plan import Privacy
+from secure_infer.errors import SettingsError
+from secure_infer_client.client import Client
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the server")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the model's name on the server")
+    parser.add_argument("--privacy", choices=list(Privacy), help="ask for this level; less than the operator's is refused")
+    parser.add_argument("--root-certificates", type=Path, metavar="F", help="CA that signed the server's certificate, PEM")
+    parser.add_argument("--private-key", type=Path, metavar="F", help="this client's key for mutual TLS, PEM")
+    parser.add_argument("--certificate-chain", type=Path, metavar="F", help="this client's certificate for mutual TLS, PEM")
+    parser.add_argument("--token-file", type=Path, metavar="F", help="file with a bearer token, sent over TLS only")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of every call (30)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def client(options: argparse.Namespace, *, deidentify: bool = True) -> Client:
+    token = None
+    if options.token_file is not None:
+        try:
+            token = options.token_file.read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"--token-file: {options.token_file} cannot be read ({error.strerror})") from error
+    return Client(
+        options.target,
+        model=options.model,
+        privacy=options.privacy,
+        root_certificates=options.root_certificates,
+        private_key=options.private_key,
+        certificate_chain=options.certificate_chain,
+        token=token,
+        timeout=options.timeout,
+        deidentify=deidentify,
+    )
+
+
+def show(lines: list[str]) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")

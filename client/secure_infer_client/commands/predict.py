@@ -1,0 +1,56 @@
+"""`secure-infer predict`: logits of rows in a .npy file, computed under encryption."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from secure_infer.errors import InvalidInput
+from secure_infer_client.commands import connection
+
+
+def run(arguments: list[str]) -> int:
+    """Score the rows; prints a line a row, or one JSON object with logits, labels and cost."""
+    parser = argparse.ArgumentParser("secure-infer predict", description=__doc__)
+    connection.add_options(parser)
+    parser.add_argument("--embeddings", type=Path, required=True, metavar="FILE.npy", help="array (B, d) of float32 or float64")
+    options = parser.parse_args(arguments)
+    x = _rows(options.embeddings)
+    with connection.client(options) as client:
+        logits = client.predict(x)
+        spec, plan, stats = client.spec, client.plan, client.last_call.stats
+    probabilities = spec.probabilities(logits)
+    best = probabilities.argmax(axis=1)
+    labels = [spec.labels[i] for i in best]
+    if options.json:
+        result = {
+            "model": spec.name,
+            "model_digest": spec.digest,
+            "labels": labels,
+            "probabilities": probabilities[np.arange(len(best)), best].tolist(),
+            "logits": logits.tolist(),
+            "error_bound": plan.error_bound,
+            "stats": asdict(stats),
+        }
+        connection.show([json.dumps(result)])
+        return 0
+    lines = [f"{i:>6}  {probabilities[i, best[i]]:6.1%}  {labels[i]}" for i in range(len(labels))]
+    lines.append(f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {plan.error_bound:g}")
+    connection.show(lines)
+    return 0
+
+
+def _rows(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InvalidInput(f"--embeddings: {path} cannot be read ({error.strerror or 'no such array file'})") from error
+    except (ValueError, EOFError) as error:
+        raise InvalidInput(f"--embeddings: {path} is not a .npy array of numbers; save one with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise InvalidInput(f"--embeddings: {path} holds several arrays; expected one, saved with numpy.save")
+    return array

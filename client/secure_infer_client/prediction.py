@@ -1,0 +1,82 @@
+"""What a call returns, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One classified text.
+
+    label: the most probable class. probability: calibrated, in [0, 1]. logits: float64 (K,).
+    margin: the best logit's lead (|logit| for a binary head). error_bound: stated bound on each logit's error.
+    certain: margin > 2 * error_bound, so that encryption cannot have changed the label.
+    removed: what de-identification took out of the text before it was embedded; it never leaves this machine.
+    truncated: whether any of the text was left out (it never is: long text is embedded in windows).
+    windows: windows the text was embedded in.
+    """
+
+    label: str
+    probability: float
+    logits: NDArray[np.float64]
+    margin: float
+    error_bound: float
+    certain: bool
+    removed: tuple[Any, ...] = ()
+    truncated: bool = False
+    windows: int = 1
+
+
+@dataclass(frozen=True)
+class CallStats:
+    """Cost of one `predict` or `classify` call. Times in milliseconds; bytes are message sizes.
+
+    embed_ms: text to embedding. encrypt_ms: packing and encryption. network_ms: the calls less the server's own time.
+    server_ms: the server's handling. decrypt_ms: reading answers. bytes_up and bytes_down exclude the public key, which
+    `key_bytes` counts when this call uploaded it. rounds: request-response pairs. plan: the parameters in words.
+    blinds_ready, blinds_inline: blinds the server had prepared, and those it made while this call waited.
+    """
+
+    embed_ms: float
+    encrypt_ms: float
+    network_ms: float
+    server_ms: float
+    decrypt_ms: float
+    total_ms: float
+    bytes_up: int
+    bytes_down: int
+    key_bytes: int
+    plan: str
+    security_bits: int
+    smudging_bits: int
+    rounds: int
+    records: int
+    blinds_ready: int
+    blinds_inline: int
+    server_load_ms: float
+    server_evaluate_ms: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """The latest call of a client."""
+
+    stats: CallStats
+    model_digest: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Occlusion attributions: how much the predicted class's logit falls when a word is left out.
+
+    words: the text's words, in order. attributions: float64 (words,), positive where the word speaks for `label`.
+    """
+
+    label: str
+    words: tuple[str, ...]
+    attributions: NDArray[np.float64]

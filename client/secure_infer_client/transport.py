@@ -1,0 +1,111 @@
+"""Channels to a server: TLS or loopback, deadlines, limits, and statuses turned back into errors."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from grpc_status import rpc_status
+
+from secure_infer.ckks.plan import CALL_BYTES, MAX_ANSWER_BYTES
+from secure_infer.errors import CallFailed, ResourceExhausted, SecureInferError, ServerUnavailable, SettingsError
+from secure_infer.wire import status as wire_status
+
+Result = TypeVar("Result")
+Pem = str | Path | bytes | None
+
+_LIMIT = max(CALL_BYTES, MAX_ANSWER_BYTES) + (64 << 10)
+_SERVICE = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+def is_loopback(target: str) -> bool:
+    """True when `target`, "HOST:PORT", is this machine."""
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _pem(name: str, value: Pem) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    try:
+        return Path(value).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{name}: {value} cannot be read ({error.strerror})") from error
+
+
+def channel(
+    target: str, *, root_certificates: Pem, private_key: Pem, certificate_chain: Pem, token: str | None
+) -> grpc.Channel:
+    """A channel to "HOST:PORT". Without certificates, loopback is plain and anything else uses TLS with public roots.
+
+    The certificate arguments are PEM files (paths) or PEM bytes.
+    """
+    if not target.rpartition(":")[2].isdigit():
+        raise SettingsError(f"target: expected HOST:PORT, got {target!r}")
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", json.dumps(_SERVICE)),
+        ("grpc.max_receive_message_length", _LIMIT),
+        ("grpc.max_send_message_length", _LIMIT),
+    ]
+    if is_loopback(target):
+        options.append(("grpc.enable_http_proxy", 0))
+    if (private_key is None) != (certificate_chain is None):
+        raise SettingsError("private_key and certificate_chain go together; one is missing")
+    if root_certificates is None and private_key is None and is_loopback(target):
+        if token is not None:
+            raise SettingsError("token: it is only sent over TLS; give root_certificates")
+        return grpc.insecure_channel(target, options)
+    credentials = grpc.ssl_channel_credentials(
+        _pem("root_certificates", root_certificates),
+        _pem("private_key", private_key),
+        _pem("certificate_chain", certificate_chain),
+    )
+    if token is not None:
+        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
+    return grpc.secure_channel(target, credentials, options)
+
+
+def call(target: str, timeout: float, function: Callable[[], Result]) -> Result:
+    """`function()`, a gRPC call; its status becomes the catalogued error it carries, or the nearest one."""
+    try:
+        return function()
+    except grpc.RpcError as error:
+        raise translate(target, timeout, error) from None
+
+
+def translate(target: str, timeout: float, error: grpc.RpcError) -> SecureInferError:
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        status = None
+    known = None if status is None else wire_status.from_status(status)
+    if known is not None:
+        return known
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return ServerUnavailable(f"no server answers at {target} ({details}); is it running, and do both sides use TLS or neither?")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ServerUnavailable(f"{target} gave no answer within {timeout:g} s; raise the timeout, or ask its operator")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return ResourceExhausted(f"{target}: {details}")
+    return CallFailed(f"{target} answered {code.name}: {details}")

@@ -1,0 +1,1 @@
+"""Converters between domain objects and messages, nothing else: no arithmetic, no sockets."""

@@ -1,0 +1,45 @@
+"""Models as messages."""
+
+from __future__ import annotations
+
+from secure_infer.errors import InvalidHead, PlanRefused
+from secure_infer.heads import InputContract, ModelSpec
+from secure_infer.v1 import models_pb2
+
+
+def to_proto(spec: ModelSpec) -> models_pb2.ModelSpec:
+    return models_pb2.ModelSpec(
+        name=spec.name,
+        digest=bytes.fromhex(spec.digest),
+        features=spec.contract.features,
+        outputs=spec.outputs,
+        labels=spec.labels,
+        input_bound=spec.contract.bound,
+        input_norm=spec.contract.norm,
+        embedder=spec.embedder or "",
+        temperature=spec.temperature,
+        layers=spec.layers,
+    )
+
+
+def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
+    """The model; raises PlanRefused when its figures contradict each other."""
+    labels = 2 if message.outputs == 1 else message.outputs
+    if not message.features or len(message.labels) != labels or len(message.temperature) not in (1, message.outputs):
+        raise PlanRefused(f"model {message.name!r}: labels, outputs and temperature do not fit together")
+    try:
+        contract = InputContract(
+            message.features, message.input_bound, message.input_norm if message.HasField("input_norm") else None
+        )
+    except InvalidHead as problem:
+        raise PlanRefused(f"model {message.name!r}: {problem.message}") from None
+    return ModelSpec(
+        name=message.name,
+        digest=message.digest.hex(),
+        contract=contract,
+        outputs=message.outputs,
+        labels=tuple(message.labels),
+        embedder=message.embedder or None,
+        temperature=tuple(message.temperature),
+        layers=tuple(message.layers),
+    )

@@ -1,0 +1,112 @@
+"""One server process: ports, credentials, health, and an orderly end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from secure_infer.errors import SettingsError
+from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer_server.blinds import BlindPool
+from secure_infer_server.dataplane import Dataplane
+from secure_infer_server.keystore import KeyStore
+from secure_infer_server.registry import Registry
+from secure_infer_server.servicer import InferenceServicer, KeyServicer, ModelServicer
+from secure_infer_server.settings import Settings, Tls
+
+SERVICES = (
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
+)
+THREADS = 4  # SEAL holds the interpreter lock, so more threads only queue
+GRACE_SECONDS = 5.0
+_SLACK = 64 << 10
+
+
+class App:
+    """A configured server. `start` listens, `wait` serves until SIGTERM or SIGINT, `stop` drains."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.registry = Registry.load(settings)
+        self.blinds = BlindPool(settings.blind_bytes, settings.blinds_per_key)
+        dataplane = Dataplane(self.registry, KeyStore(settings.key_bytes), self.blinds)
+        plans = [e.plan for name in self.registry.names() for e in self.registry.get(name).evaluators.values()]
+        largest = max((max(p.query_bytes, p.answer_bytes) * p.queries_per_call for p in plans), default=0)
+        limit = max(largest, 2 << 20) + _SLACK
+        self.server = grpc.server(
+            ThreadPoolExecutor(THREADS, thread_name_prefix="rpc"),
+            options=[
+                ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+            ],
+        )
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(dataplane), self.server)
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(dataplane), self.server)
+        inference = InferenceServicer(dataplane, plaintext_baseline=settings.plaintext_baseline)
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self.server)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        self._ending = threading.Event()
+
+    def start(self) -> str:
+        """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
+        settings = self.settings
+        wanted = f"{settings.host}:{settings.port}"
+        try:
+            if settings.tls is None:
+                port = self.server.add_insecure_port(wanted)
+            else:
+                port = self.server.add_secure_port(wanted, _credentials(settings.tls))
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise SettingsError(f"cannot listen on {wanted}: the port is in use, or the address is not this machine's")
+        self.blinds.start()
+        self.server.start()
+        for name in ("", *SERVICES):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return f"{settings.host}:{port}"
+
+    def wait(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+
+        def end(*_: object) -> None:
+            if self._ending.is_set():
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)
+            self._ending.set()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        while not self._ending.wait(3600):
+            pass
+        self.stop()
+
+    def stop(self) -> None:
+        self._health.enter_graceful_shutdown()
+        self.server.stop(GRACE_SECONDS).wait()
+        self.blinds.close()
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    key, certificate = _pem("--tls-key", tls.key), _pem("--tls-cert", tls.certificate)
+    authority = None if tls.client_ca is None else _pem("--client-ca", tls.client_ca)
+    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=authority is not None)
+
+
+def _pem(option: str, path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{option}: {path} cannot be read ({error.strerror})") from error
+    if b"-----BEGIN" not in data:
+        raise SettingsError(f"{option}: {path} is not a PEM file")
+    return data

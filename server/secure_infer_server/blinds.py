@@ -1,0 +1,198 @@
+"""Blinds prepared ahead by a process of their own, bounded per key, each used once.
+
+The process holds the clients' public keys it was given and sends back residues; this side keeps them as ciphertexts
+ready to be added. When the pool is empty, or the process is gone, the request makes its own blind.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from secure_infer.ckks import seal
+from secure_infer.ckks.blinding import Blinder
+from secure_infer.ckks.plan import CoefficientPlan
+
+log = logging.getLogger(__name__)
+
+_TAG = 64  # bytes of plan and key digests before the residues
+
+
+def blind_bytes(plan: CoefficientPlan) -> int:
+    """Memory of one blind."""
+    return 16 * plan.parameters.degree * len(plan.parameters.data_primes)
+
+
+def _prepare(connection: Connection) -> None:
+    """The process: answers (plan, key digest, key or None, count) with that many blinds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    blinders: OrderedDict[bytes, Blinder] = OrderedDict()
+    while True:
+        try:
+            plan, tag, key, count = connection.recv()
+        except (EOFError, OSError):
+            return
+        if tag not in blinders:
+            blinders[tag] = Blinder(plan, key)
+            if len(blinders) > 256:
+                blinders.popitem(last=False)
+        for _ in range(count):
+            try:
+                connection.send_bytes(tag + blinders[tag].residues().tobytes())
+            except OSError:
+                return
+
+
+@dataclass
+class _Stock:
+    tag: bytes
+    plan: CoefficientPlan
+    key: bytes
+    capacity: int
+    ready: deque[Any] = field(default_factory=deque)
+    pending: int = 0
+    blinder: Blinder | None = None
+
+    @property
+    def size(self) -> int:
+        return self.capacity * blind_bytes(self.plan)
+
+
+class BlindPool:
+    """Stocks of blinds by plan and key.
+
+    capacity: bytes of blinds over all keys; stocks of the least recently used keys are dropped first.
+    per_key: blinds kept for one plan and key. 0 switches preparation off.
+    """
+
+    def __init__(self, capacity: int, per_key: int) -> None:
+        self._capacity, self._per_key = capacity, per_key
+        self._stocks: OrderedDict[bytes, _Stock] = OrderedDict()
+        self._lock = threading.Lock()
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the process; called again after it was lost."""
+        if not self._per_key:
+            return
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_prepare, args=(theirs,), name="secure-infer-blinds", daemon=True)
+        self._process.start()
+        theirs.close()
+        threading.Thread(target=self._receive, args=(self._connection,), name="blinds", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(5)
+
+    def taker(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> BlindTaker:
+        """Where one request takes its blinds from."""
+        return BlindTaker(self, self._stock(plan, digest, key))
+
+    def warm(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> None:
+        """Begin to prepare blinds for a key that was just uploaded."""
+        self._refill(self._stock(plan, digest, key))
+
+    def level(self, plan: CoefficientPlan, digest: bytes) -> int:
+        """Blinds ready for that plan and key."""
+        with self._lock:
+            stock = self._stocks.get(bytes.fromhex(plan.digest) + digest)
+            return len(stock.ready) if stock else 0
+
+    def _stock(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> _Stock:
+        tag = bytes.fromhex(plan.digest) + digest
+        with self._lock:
+            stock = self._stocks.get(tag)
+            if stock is None:
+                wanted = max(self._per_key, 2 * plan.products) if self._per_key else 0
+                capacity = min(wanted, self._capacity // blind_bytes(plan))
+                stock = self._stocks[tag] = _Stock(tag, plan, key, capacity)
+                while sum(s.size for s in self._stocks.values()) > self._capacity:
+                    self._stocks.popitem(last=False)
+            self._stocks.move_to_end(tag)
+            return stock
+
+    def _take(self, stock: _Stock) -> seal.Ciphertext | None:
+        with self._lock:
+            return stock.ready.popleft() if stock.ready else None
+
+    def _refill(self, stock: _Stock) -> None:
+        """Ask for blinds when half of the stock is used."""
+        with self._lock:
+            if self._connection is None or self._closed:
+                return
+            missing = stock.capacity - len(stock.ready) - stock.pending
+            if 2 * missing < stock.capacity or missing <= 0:
+                return
+            stock.pending += missing
+            try:
+                self._connection.send((stock.plan, stock.tag, stock.key, missing))
+            except OSError:
+                stock.pending -= missing
+
+    def _receive(self, connection: Connection) -> None:
+        while True:
+            try:
+                message = connection.recv_bytes()
+            except (EOFError, OSError):
+                break
+            tag = message[:_TAG]
+            with self._lock:
+                stock = self._stocks.get(tag)
+            if stock is None:
+                continue
+            primes = stock.plan.parameters.data_primes
+            residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(2, len(primes), stock.plan.parameters.degree)
+            blind = seal.ring(stock.plan.parameters).load(residues)
+            with self._lock:
+                stock.pending -= 1
+                stock.ready.append(blind)
+        if not self._closed:
+            log.error("the blinding process ended; starting another")
+            with self._lock:
+                self._connection = None
+                for stock in self._stocks.values():
+                    stock.pending = 0
+            self.start()
+
+
+class BlindTaker:
+    """Hands out blinds to one request, counting those that were ready and those it had to wait for."""
+
+    def __init__(self, pool: BlindPool, stock: _Stock) -> None:
+        self._pool, self._stock = pool, stock
+        self.ready = self.inline = 0
+        self.waited = 0.0
+
+    def __call__(self, clock: Callable[[], float]) -> seal.Ciphertext:
+        blind = self._pool._take(self._stock)
+        if blind is not None:
+            self.ready += 1
+            return blind
+        started = clock()
+        if self._stock.blinder is None:
+            self._stock.blinder = Blinder(self._stock.plan, self._stock.key)
+        blind = self._stock.blinder.blind()
+        self.inline += 1
+        self.waited += clock() - started
+        return blind
+
+    def done(self) -> None:
+        """After the request: let the stock be refilled."""
+        self._pool._refill(self._stock)

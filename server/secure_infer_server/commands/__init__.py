@@ -1,0 +1,1 @@
+"""Commands of the untrusted side; each module holds one `run(arguments) -> exit status`."""

@@ -1,0 +1,102 @@
+"""`secure-infer serve`: one CKKS server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from secure_infer.ckks.plan import Privacy
+from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
+from secure_infer.errors import SettingsError
+from secure_infer_server.app import App
+from secure_infer_server.settings import Policy, Settings, Tls, parse_listen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("secure-infer serve", description=__doc__)
+    parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="serve every *.head in DIR; a model's name is its file's stem")
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0 picks a free one; the ready line says which")
+    parser.add_argument("--insecure", action="store_true", help="no TLS; loopback only")
+    parser.add_argument("--tls-cert", type=Path, metavar="F", help="server certificate chain, PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="F", help="its private key, PEM")
+    parser.add_argument("--client-ca", type=Path, metavar="F", help="demand client certificates signed by this CA, PEM")
+    models = parser.add_argument_group("privacy, for all models or one: VALUE or MODEL=VALUE, repeatable")
+    models.add_argument("--privacy", action="append", default=[], metavar="[MODEL=]LEVEL", help=f"{' or '.join(Privacy)}; default {Privacy.BOTH_PRIVATE}")
+    models.add_argument("--smudging", action="append", default=[], metavar="[MODEL=]BITS", help=f"least smudging bits; default {DEFAULT_SMUDGING}")
+    models.add_argument("--error", action="append", default=[], metavar="[MODEL=]BOUND", help=f"wanted bound on the logit error; default {DEFAULT_ERROR:g}")
+    parser.add_argument("--blinds-per-key", type=int, default=48, metavar="N", help="blinds prepared ahead for each client key; 0 makes each during its request")
+    parser.add_argument("--key-memory", type=int, default=256, metavar="MIB", help="memory for clients' public keys")
+    parser.add_argument("--plaintext-baseline", action="store_true", help="also answer plaintext rows; for benchmarks, never for patients")
+    parser.add_argument("--json", action="store_true", help="the ready line is JSON anyway; accepted so that every command takes it")
+    return parser
+
+
+def _policies(options: argparse.Namespace) -> tuple[Policy, dict[str, Policy]]:
+    """The default policy and those of single models, from the three repeatable options."""
+    common, single = Policy(), {}
+    converters = {"privacy": Privacy, "smudging": int, "error": float}
+    entries = [(name, *value.rpartition("=")[::2]) for name in converters for value in getattr(options, name)]
+    for name, model, value in sorted(entries, key=lambda entry: bool(entry[1])):
+        try:
+            change = {name: converters[name](value)}
+        except ValueError:
+            expected = {"privacy": " or ".join(Privacy), "smudging": "a whole number", "error": "a number"}[name]
+            raise SettingsError(f"--{name}: expected {expected}, got {value!r}") from None
+        if model:
+            single[model] = replace(single.get(model, common), **change)
+        else:
+            common = replace(common, **change)
+    return common, single
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise SettingsError("--tls-cert and --tls-key go together; one is missing")
+    if options.client_ca is not None and options.tls_cert is None:
+        raise SettingsError("--client-ca needs --tls-cert and --tls-key")
+    host, port = parse_listen(options.listen)
+    policy, policies = _policies(options)
+    tls = None if options.tls_cert is None else Tls(options.tls_cert, options.tls_key, options.client_ca)
+    return Settings(
+        models=options.models,
+        host=host,
+        port=port,
+        tls=tls,
+        insecure=options.insecure,
+        policy=policy,
+        policies=policies,
+        plaintext_baseline=options.plaintext_baseline,
+        key_bytes=options.key_memory << 20,
+        blinds_per_key=max(0, options.blinds_per_key),
+    )
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until SIGTERM; prints one JSON line when ready."""
+    settings = _settings(_parser().parse_args(arguments))
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format='{"time": "%(asctime)s", "level": "%(levelname)s", "logger": "%(name)s", "message": "%(message)s"}',
+    )
+    app = App(settings)
+    for name, reason in app.registry.rejected.items():
+        logging.error("model %s is not served: %s", name, reason)
+    address = app.start()
+    ready = {
+        "event": "ready",
+        "address": address,
+        "tls": settings.tls is not None,
+        "models": app.registry.names(),
+        "rejected": app.registry.rejected,
+        "pid": os.getpid(),
+    }
+    sys.stdout.write(json.dumps(ready) + "\n")
+    sys.stdout.flush()
+    app.wait()
+    return 0

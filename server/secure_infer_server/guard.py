@@ -1,0 +1,78 @@
+"""Refuses secret keys sent by mistake, by structure, without ever building one.
+
+SEAL streams carry no type, so the layout has to tell. Recognised, uncompressed or with zlib or zstd, at the start of
+the bytes or inside other bytes:
+    a SEAL SecretKey (or Plaintext: the two have one layout, and neither has any business here)
+    a TenSEAL context serialised with its secret key (a protobuf around such a stream)
+and, as a public key of the right length whose c0 is a ternary polynomial, in coefficient or NTT form: the secret itself.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import zstandard
+
+from secure_infer.ckks import seal
+from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.ckks.residues import Residues
+from secure_infer.ckks.sealio import HEADER, MAGIC
+from secure_infer.errors import SecretKeyReceived
+
+_MARK = struct.pack("<HB", MAGIC, HEADER.size)
+_MAX_BODY = 64 << 20
+_PLAIN = struct.Struct("<32sQd")  # parms_id, coefficient count, scale; then the coefficients' array
+_MESSAGE = (
+    "the bytes have the structure of a secret key ({what}); they were dropped and not stored. Only public keys and "
+    "ciphertexts belong here: treat that key as exposed and make a new one"
+)
+
+
+def _body(data: bytes, at: int) -> bytes:
+    """The body of the SEAL stream at `at`, decompressed within bounds; empty when there is none."""
+    if len(data) - at < HEADER.size:
+        return b""
+    _, _, _, _, mode, _, size = HEADER.unpack_from(data, at)
+    raw = data[at + HEADER.size : at + size] if HEADER.size < size <= len(data) - at else data[at + HEADER.size :]
+    try:
+        if mode == 1:
+            return zlib.decompressobj().decompress(raw, _MAX_BODY)
+        if mode == 2:
+            return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress(raw[:_MAX_BODY])[:_MAX_BODY]
+    except (zlib.error, zstandard.ZstdError):
+        return b""
+    return raw
+
+
+def _is_secret(body: bytes) -> bool:
+    head = _PLAIN.size + HEADER.size + 8
+    if len(body) < head:
+        return False
+    _, count, _ = _PLAIN.unpack_from(body)
+    magic, size = struct.unpack_from("<HB", body, _PLAIN.size)
+    (length,) = struct.unpack_from("<Q", body, head - 8)
+    return magic == MAGIC and size == HEADER.size and length == count >= 1024 and count % 1024 == 0
+
+
+def refuse_secret_streams(data: bytes) -> None:
+    """Raise SecretKeyReceived when `data` holds a SEAL stream of a secret key."""
+    at = data.find(_MARK)
+    for _ in range(64):
+        if at < 0:
+            return
+        if _is_secret(_body(data, at)):
+            raise SecretKeyReceived(_MESSAGE.format(what="a SEAL secret key" if at == 0 else "a SEAL secret key inside other data"))
+        at = data.find(_MARK, at + 1)
+
+
+def refuse_ternary(plan: CoefficientPlan, c0: Residues) -> None:
+    """Raise SecretKeyReceived when c0 (all primes, N) of a public key is a ternary polynomial."""
+    primes = plan.parameters.data_primes
+    data = c0[: len(primes)]
+    ring = seal.ring(plan.parameters)
+    for form, residues in (("coefficient", data), ("NTT", ring.coefficients(data))):
+        top = np.array(primes, np.uint64)[:, None] - np.uint64(1)
+        if ((residues <= 1) | (residues == top)).all():
+            raise SecretKeyReceived(_MESSAGE.format(what=f"a ternary polynomial in {form} form"))

@@ -1,0 +1,133 @@
+"""gRPC in and out: messages become calls of the dataplane, errors become statuses. No decisions are made here."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, TypeVar
+
+import grpc
+from grpc_status import rpc_status
+
+from secure_infer.errors import CallFailed, InternalFault, MalformedRequest, ResourceExhausted, SecureInferError
+from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer.wire import models as wire_models
+from secure_infer.wire import plans as wire_plans
+from secure_infer.wire import status as wire_status
+from secure_infer_server.dataplane import MAX_UPLOAD, Dataplane
+
+log = logging.getLogger(__name__)
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def answering(handler: Handler) -> Handler:
+    """Turn catalogued errors into statuses, and anything else into an id in the log: its text never leaves."""
+
+    @wraps(handler)
+    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return handler(self, request, context)
+        except SecureInferError as error:
+            known = error
+        except Exception:
+            fault = secrets.token_hex(8)
+            log.exception("fault %s in %s", fault, handler.__name__)
+            known = InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)
+        context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))
+        raise AssertionError("abort_with_status raises")
+
+    return wrapped  # type: ignore[return-value]
+
+
+class ModelServicer(models_pb2_grpc.ModelServiceServicer):
+    def __init__(self, dataplane: Dataplane) -> None:
+        self._dataplane = dataplane
+
+    @answering
+    def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:  # noqa: N802
+        registry = self._dataplane.registry
+        specs = [wire_models.to_proto(registry.get(name).spec) for name in registry.names()]
+        return models_pb2.ListModelsResponse(models=specs)
+
+    @answering
+    def GetModel(self, request: models_pb2.GetModelRequest, context: Any) -> models_pb2.GetModelResponse:  # noqa: N802
+        model, plans = self._dataplane.offer(request.model, wire_plans.privacy_from_proto(request.privacy))
+        return models_pb2.GetModelResponse(
+            model=wire_models.to_proto(model.spec),
+            plans=[wire_plans.to_proto(plan) for plan in plans],
+            no_plan_reason=model.no_plan_reason,
+        )
+
+
+class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
+    def __init__(self, dataplane: Dataplane) -> None:
+        self._dataplane = dataplane
+
+    @answering
+    def UploadKeys(self, request: Iterator[keys_pb2.UploadKeysRequest], context: Any) -> keys_pb2.UploadKeysResponse:  # noqa: N802
+        first = next(request, None)
+        if first is None or not first.HasField("header"):
+            raise MalformedRequest("public key: expected a header on the first chunk")
+        header = first.header
+        if header.size > MAX_UPLOAD:
+            raise ResourceExhausted(f"public key: {header.size} bytes announced; at most {MAX_UPLOAD} are taken")
+        key = bytearray(first.chunk)
+        for message in request:
+            key += message.chunk
+            if len(key) > header.size:
+                break
+        if len(key) != header.size:
+            raise MalformedRequest(f"public key: {header.size} bytes announced, got {len(key)}")
+        digest = self._dataplane.store_key(header.model, header.plan_digest, header.key_digest, bytes(key))
+        return keys_pb2.UploadKeysResponse(key_digest=digest)
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
+    def __init__(self, dataplane: Dataplane, *, plaintext_baseline: bool) -> None:
+        self._dataplane = dataplane
+        self._plaintext_baseline = plaintext_baseline
+
+    @answering
+    def Infer(self, request: inference_pb2.InferRequest, context: grpc.ServicerContext) -> inference_pb2.InferResponse:  # noqa: N802
+        inferred = self._dataplane.infer(
+            request.model,
+            request.model_digest,
+            request.plan_digest,
+            request.key_digest,
+            [query.ciphertexts for query in request.queries],
+            abandoned=lambda: not context.is_active(),
+        )
+        if inferred is None:
+            return inference_pb2.InferResponse(
+                request_id=request.request_id,
+                model_digest=request.model_digest,
+                unknown_key=inference_pb2.UnknownKey(key_digest=request.key_digest),
+            )
+        times = inferred.times
+        return inference_pb2.InferResponse(
+            request_id=request.request_id,
+            model_digest=inferred.model_digest,
+            answers=inference_pb2.Answers(
+                answers=[inference_pb2.Answer(products=products) for products in inferred.answers],
+                times=inference_pb2.ServerTimes(
+                    load_us=round(1e6 * times.load),
+                    evaluate_us=round(1e6 * times.evaluate),
+                    blind_us=round(1e6 * times.blind),
+                    total_us=round(1e6 * times.total),
+                    blinds_ready=times.blinds_ready,
+                    blinds_inline=times.blinds_inline,
+                ),
+            ),
+        )
+
+    @answering
+    def EvaluatePlaintext(  # noqa: N802
+        self, request: inference_pb2.EvaluatePlaintextRequest, context: Any
+    ) -> inference_pb2.EvaluatePlaintextResponse:
+        if not self._plaintext_baseline:
+            raise CallFailed("the plaintext baseline is off; it exists for benchmarks: serve with --plaintext-baseline")
+        logits = self._dataplane.evaluate_plaintext(request.model, request.rows)
+        return inference_pb2.EvaluatePlaintextResponse(logits=logits)

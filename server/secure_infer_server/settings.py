@@ -1,0 +1,80 @@
+"""What the operator decides: where to listen, how to be reached, and the privacy of every model."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from secure_infer.ckks.plan import Privacy
+from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
+from secure_infer.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model's least privacy. privacy: the level. smudging: least smudging bits. error: wanted bound on logit error."""
+
+    privacy: Privacy = Privacy.BOTH_PRIVATE
+    smudging: int = DEFAULT_SMUDGING
+    error: float = DEFAULT_ERROR
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smudging <= 40:
+            raise SettingsError(f"smudging: expected 1 to 40 bits, got {self.smudging}")
+        if not 0 < self.error < 1e6:
+            raise SettingsError(f"error: expected a positive bound on the logit error, got {self.error}")
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files. With a client CA, clients must present a certificate that it signed (mutual TLS)."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One server. `policies` holds the models whose policy differs from `policy`."""
+
+    models: Path
+    host: str
+    port: int
+    tls: Tls | None = None
+    insecure: bool = False
+    policy: Policy = Policy()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    plaintext_baseline: bool = False
+    key_bytes: int = 256 << 20
+    blind_bytes: int = 256 << 20
+    blinds_per_key: int = 48
+
+    def __post_init__(self) -> None:
+        if self.tls is None and not self.insecure:
+            raise SettingsError("no TLS: give --tls-cert and --tls-key, or --insecure for loopback only")
+        if self.tls is not None and self.insecure:
+            raise SettingsError("--insecure contradicts --tls-cert; give one of them")
+        if self.insecure and not is_loopback(self.host):
+            raise SettingsError(f"--insecure serves loopback only, got {self.host}; any other address needs --tls-cert and --tls-key")
+
+    def policy_of(self, model: str) -> Policy:
+        return self.policies.get(model, self.policy)
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and loopback addresses."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_listen(value: str) -> tuple[str, int]:
+    """(host, port) of "HOST:PORT"; raises SettingsError."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"--listen: expected HOST:PORT, got {value!r}; port 0 picks a free one")
+    return host, int(port)
