@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -74,6 +75,8 @@ class Session:
         self._uploaded: set[tuple[str, bytes]] = set()
         self._refusals = 0
         self._reason = ""
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="secure-infer-mask")
+        self._preparing: Future[None] | None = None
 
     # What is served.
 
@@ -176,6 +179,8 @@ class Session:
 
     def _infer(self, request: inference_pb2.InferRequest, key: SecretKey, costs: Costs) -> inference_pb2.InferResponse:
         started = perf_counter()
+        # While this thread waits for the answer, another makes the next query's mask.
+        self._preparing = self._ahead.submit(key.prepare)
         response = self._call(lambda: self._inference.Infer(request, timeout=self._timeout))
         costs.call += perf_counter() - started
         costs.rounds += 1
@@ -203,9 +208,7 @@ class Session:
             return np.stack([read_answer(plan, rows, answer.products) for answer in response.answers.answers])
         except AnswerRefused as refusal:
             self._refusals += 1
-            key.destroy()
-            self._key = None
-            self._uploaded.clear()
+            self._destroy_key()
             raise AnswerRefused(
                 f"{refusal.message}. The server is faulty or hostile: nothing was retried, the key was destroyed"
                 + ("; this client stops" if self._refusals > 1 else "")
@@ -214,11 +217,24 @@ class Session:
     # The key.
 
     def _key_for(self, plan: CoefficientPlan) -> SecretKey:
+        self._settle()
         if self._key is None or self._key.parameters != plan.parameters:
-            if self._key is not None:
-                self._key.destroy()
+            self._destroy_key()
             self._key = SecretKey(plan.parameters)
         return self._key
+
+    def _settle(self) -> None:
+        """Wait for the mask that is being made: keys are used by one thread at a time."""
+        if self._preparing is not None:
+            self._preparing.result()
+            self._preparing = None
+
+    def _destroy_key(self) -> None:
+        self._settle()
+        if self._key is not None:
+            self._key.destroy()
+            self._key = None
+        self._uploaded.clear()
 
     def _upload(self, key: SecretKey, plan: CoefficientPlan, costs: Costs) -> None:
         header = keys_pb2.KeyHeader(
@@ -244,9 +260,8 @@ class Session:
         return np.frombuffer(response.logits, "<f8").reshape(len(x), self.spec.outputs)
 
     def close(self) -> None:
-        if self._key is not None:
-            self._key.destroy()
-            self._key = None
+        self._destroy_key()
+        self._ahead.shutdown()
 
 
 def parse_privacy(value: str | None) -> Privacy | None:

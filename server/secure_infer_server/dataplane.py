@@ -108,8 +108,7 @@ class Dataplane:
             key = self._keys.get(key_digest)
             if key is None:
                 return None
-            parse_length = plan.key_bytes
-            if len(key) != parse_length:
+            if len(key) != plan.key_bytes:
                 raise MalformedRequest("public key: it was made for other parameters than the plan's")
             taker = self._blinds.taker(plan, key_digest, key)
         load = evaluate = 0.0

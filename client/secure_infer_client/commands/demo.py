@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -95,38 +95,40 @@ def _recorded(address: str, texts: list[samples.Sample]) -> tuple[list[Predictio
 
 
 def _measure(address: str, head: Head, texts: list[samples.Sample]) -> dict[str, Any]:
-    """Classify every text on its own; accuracy against the labels, agreement with plaintext, costs."""
+    """Score every text on its own; accuracy against the labels, agreement with plaintext, costs."""
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    predictions, plain, up, down, inline = [], [], [], [], 0
+    rows, answers, up, down, inline = [], [], [], [], 0
     with Client(address, model=MODEL) as client:
         client.classify([texts[0].text])
         key_bytes, plan = client.last_call.stats.key_bytes, client.plan
         started = perf_counter()
         for sample in tqdm(texts, desc="texts", unit="text", leave=False, disable=None):
-            predictions += client.classify([sample.text])
-            stats = client.last_call.stats
+            before = perf_counter()
+            row = client.embed([sample.text])
+            embed = 1e3 * (perf_counter() - before)
+            answers.append(client.predict(row)[0])
+            rows.append(row[0])
+            stats = replace(client.last_call.stats, embed_ms=embed, total_ms=1e3 * (perf_counter() - before))
             for stage in STAGES:
                 stages[stage].append(getattr(stats, f"{stage}_ms"))
             up.append(stats.bytes_up)
             down.append(stats.bytes_down)
             inline += stats.blinds_inline
         elapsed = perf_counter() - started
-        rows = client.embed([sample.text for sample in texts])
-    plain = head.evaluate(rows)
-    logits = np.stack([p.logits for p in predictions])
-    labels = [head.labels[i] for i in plain.argmax(axis=1)]
-    agree = np.array([p.label == label for p, label in zip(predictions, labels, strict=True)])
+    encrypted, plain = np.stack(answers), head.evaluate(np.stack(rows))
+    truth = np.array([head.labels.index(sample.label) for sample in texts])
+    agree = encrypted.argmax(axis=1) == plain.argmax(axis=1)
     best = np.partition(plain, -2, axis=1)
     sure = best[:, -1] - best[:, -2] > 2 * plan.error_bound
     return {
         "model": MODEL,
         "texts": len(texts),
-        "accuracy_encrypted": float(np.mean([p.label == s.label for p, s in zip(predictions, texts, strict=True)])),
-        "accuracy_plaintext": float(np.mean([label == s.label for label, s in zip(labels, texts, strict=True)])),
+        "accuracy_encrypted": float((encrypted.argmax(axis=1) == truth).mean()),
+        "accuracy_plaintext": float((plain.argmax(axis=1) == truth).mean()),
         "agreement": float(agree.mean()),
         "agreement_beyond_twice_the_bound": float(agree[sure].mean()) if sure.any() else 1.0,
         "texts_beyond_twice_the_bound": int(sure.sum()),
-        "max_logit_error": float(np.abs(logits - plain).max()),
+        "max_logit_error": float(np.abs(encrypted - plain).max()),
         "error_bound": plan.error_bound,
         "failure_probability": plan.failure_probability,
         "latency_ms": {stage: median(values) for stage, values in stages.items()},

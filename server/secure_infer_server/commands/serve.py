@@ -13,6 +13,7 @@ from pathlib import Path
 from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
 from secure_infer.errors import SettingsError
+from secure_infer_server import logs
 from secure_infer_server.app import App
 from secure_infer_server.settings import Policy, Settings, Tls, parse_listen
 
@@ -79,11 +80,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM; prints one JSON line when ready."""
     settings = _settings(_parser().parse_args(arguments))
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format='{"time": "%(asctime)s", "level": "%(levelname)s", "logger": "%(name)s", "message": "%(message)s"}',
-    )
+    logs.start()
     app = App(settings)
     for name, reason in app.registry.rejected.items():
         logging.error("model %s is not served: %s", name, reason)

@@ -1,0 +1,68 @@
+"""`secure-infer bench`: measures encrypted inference on this machine against the same server's plaintext call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from secure_infer import models
+from secure_infer.heads import Head
+from secure_infer_benchmarks.linear import Settings, measure, unit_norm_head
+
+
+def run(arguments: list[str]) -> int:
+    """Run the benchmark; prints a table, or one JSON object."""
+    parser = argparse.ArgumentParser("secure-infer bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    settings = Settings(repeats=45, seconds=2.0) if options.quick else Settings()
+    heads = {
+        "icd10-chapter-linear": Head.load(models.path() / "icd10-chapter-linear.head"),
+        "unit-norm-384-10": unit_norm_head(384, 10),
+    }
+    report = {"machine": machine(), "heads": {name: measure(head, name, settings) for name, head in heads.items()}}
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    sys.stdout.write(json.dumps(report) + "\n" if options.json else table(report))
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were read on."""
+    packages = ("secure-infer", "tenseal", "numpy", "grpcio", "protobuf")
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as text."""
+    lines = []
+    for name, r in report["heads"].items():
+        warm, cold, sustained = r["warm_pool"], r["cold_pool"], r["sustained"]
+        lines += [
+            f"{name} ({r['head']}): {r['plan']}, {r['privacy']}, {r['security_bits']}-bit, {r['smudging_bits']} smudging bits",
+            f"  predict / plaintext call  {r['ratio_to_plaintext_call']:.1f} x  ({r['predict_ms']['median']:.2f} ms / {r['plaintext_call_ms']['median']:.2f} ms)",
+            f"  client                    encrypt {warm['encrypt_ms']:.2f}, network {warm['network_ms']:.2f}, decrypt {warm['decrypt_ms']:.2f} ms",
+            f"  server, pool warm         {warm['server_ms']:.2f} ms, of it load {warm['server_load_ms']:.2f}, evaluate and blind {warm['server_evaluate_and_blind_ms']:.2f}",
+            f"  server, pool empty        {cold['server_ms']:.2f} ms, of it evaluate and blind {cold['server_evaluate_and_blind_ms']:.2f}",
+            f"  sustained                 {sustained['single']['records_a_second']:.0f} records a second alone, "
+            f"{sustained['full_calls']['records_a_second']:.0f} in calls of {sustained['full_calls']['records_a_call']} (refilling included)",
+            f"  bytes                     {r['bytes_up']:,} up, {r['bytes_down']:,} down, {r['key_bytes']:,} of key once",
+            f"  logit error               {r['max_logit_error']:.1e} at most, bound {r['error_bound']:.1e}",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,52 @@
+"""Heads and servers that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from secure_infer.heads import Head, Linear, Polynomial, Square
+from secure_infer_client.local_server import LocalServer
+from shared import linear_head
+
+
+@pytest.fixture(scope="session")
+def heads() -> dict[str, Head]:
+    """The heads of the shared server, by name."""
+    small = linear_head(8, 3)
+    quadratic = Head(
+        [Linear(np.eye(5, 8)), Polynomial([0.1, 1.0, 0.2]), Linear(np.ones((2, 5)))], labels=["no", "yes"], input_bound=1.0
+    )
+    return {
+        "small": small,
+        "wide": linear_head(384, 21, scale=17.0),
+        "binary": linear_head(30, 1, bound=6.0, norm=None),
+        "public": linear_head(8, 3, seed=5),
+        "quadratic": quadratic,
+        "square": Head([Linear(np.eye(8)), Square()], labels=[str(i) for i in range(8)], input_bound=1.0),
+    }
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory, heads: dict[str, Head]) -> Path:
+    """A directory with those heads and one corrupt file."""
+    directory = tmp_path_factory.mktemp("models")
+    for name, head in heads.items():
+        head.save(directory / f"{name}.head")
+    (directory / "corrupt.head").write_bytes((directory / "small.head").read_bytes()[:-3])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[LocalServer]:
+    """One real server process for the whole session; `public` is served input-private."""
+    with LocalServer(models_dir, "--plaintext-baseline", "--privacy", "public=input-private") as running:
+        yield running
+
+
+@pytest.fixture
+def address(server: LocalServer) -> str:
+    return server.address
