@@ -53,7 +53,9 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     if package not in EXTRAS:
         return None
     extra = EXTRAS[package]
-    return MissingExtra(f"{package} is not installed; install it with: pip install 'secure-infer[{extra}]'", extra=extra)
+    return MissingExtra(
+        f"{package} is not installed; install it with: pip install 'secure-infer[{extra}]'", extra=extra
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

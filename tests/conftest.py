@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from secure_infer.heads import Head, Linear, Polynomial, Square
 from secure_infer_client.local_server import LocalServer
 from shared import linear_head
+
+from secure_infer.heads import Head, Linear, Polynomial, Square
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,9 @@ def heads() -> dict[str, Head]:
     """The heads of the shared server, by name."""
     small = linear_head(8, 3)
     quadratic = Head(
-        [Linear(np.eye(5, 8)), Polynomial([0.1, 1.0, 0.2]), Linear(np.ones((2, 5)))], labels=["no", "yes"], input_bound=1.0
+        [Linear(np.eye(5, 8)), Polynomial([0.1, 1.0, 0.2]), Linear(np.ones((2, 5)))],
+        labels=["no", "yes"],
+        input_bound=1.0,
     )
     return {
         "small": small,

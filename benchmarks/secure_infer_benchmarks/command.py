@@ -54,15 +54,24 @@ def table(report: dict[str, Any]) -> str:
     lines = []
     for name, r in report["heads"].items():
         warm, cold, sustained = r["warm_pool"], r["cold_pool"], r["sustained"]
-        lines += [
-            f"{name} ({r['head']}): {r['plan']}, {r['privacy']}, {r['security_bits']}-bit, {r['smudging_bits']} smudging bits",
-            f"  predict / plaintext call  {r['ratio_to_plaintext_call']:.1f} x  ({r['predict_ms']['median']:.2f} ms / {r['plaintext_call_ms']['median']:.2f} ms)",
-            f"  client                    encrypt {warm['encrypt_ms']:.2f}, network {warm['network_ms']:.2f}, decrypt {warm['decrypt_ms']:.2f} ms",
-            f"  server, pool warm         {warm['server_ms']:.2f} ms, of it load {warm['server_load_ms']:.2f}, evaluate and blind {warm['server_evaluate_and_blind_ms']:.2f}",
-            f"  server, pool empty        {cold['server_ms']:.2f} ms, of it evaluate and blind {cold['server_evaluate_and_blind_ms']:.2f}",
-            f"  sustained                 {sustained['single']['records_a_second']:.0f} records a second alone, "
-            f"{sustained['full_calls']['records_a_second']:.0f} in calls of {sustained['full_calls']['records_a_call']} (refilling included)",
-            f"  bytes                     {r['bytes_up']:,} up, {r['bytes_down']:,} down, {r['key_bytes']:,} of key once",
-            f"  logit error               {r['max_logit_error']:.1e} at most, bound {r['error_bound']:.1e}",
-        ]
+        single, full = sustained["single"], sustained["full_calls"]
+        encrypted, plain = r["predict_ms"]["median"], r["plaintext_call_ms"]["median"]
+        rows = {
+            "predict / plaintext call": f"{r['ratio_to_plaintext_call']:.1f} x  ({encrypted:.2f} ms / {plain:.2f} ms)",
+            "client": ", ".join(f"{stage} {warm[f'{stage}_ms']:.2f}" for stage in ("encrypt", "network", "decrypt"))
+            + " ms",
+            "server, pool warm": f"{warm['server_ms']:.2f} ms, of it {_server(warm)}",
+            "server, pool empty": f"{cold['server_ms']:.2f} ms, of it {_server(cold)}",
+            "sustained, with refilling": f"{single['records_a_second']:.0f} records a second one by one, "
+            f"{full['records_a_second']:.0f} in calls of {full['records_a_call']}",
+            "bytes": f"{r['bytes_up']:,} up, {r['bytes_down']:,} down, {r['key_bytes']:,} of public key once",
+            "logit error": f"{r['max_logit_error']:.1e} at most, bound {r['error_bound']:.1e}",
+        }
+        security = f"{r['privacy']}, {r['security_bits']}-bit, {r['smudging_bits']} smudging bits"
+        lines.append(f"{name} ({r['head']}): {r['plan']}, {security}")
+        lines += [f"  {title:<25} {figures}" for title, figures in rows.items()]
     return "\n".join(lines) + "\n"
+
+
+def _server(times: dict[str, Any]) -> str:
+    return f"load {times['server_load_ms']:.2f}, evaluate and blind {times['server_evaluate_and_blind_ms']:.2f}"

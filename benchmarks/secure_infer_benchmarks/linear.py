@@ -11,12 +11,12 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
-
-from secure_infer.heads import Head, Linear
 from secure_infer_client import Client
 from secure_infer_client.local_server import LocalServer
 from secure_infer_client.prediction import CallStats
+from tqdm import tqdm
+
+from secure_infer.heads import Head, Linear
 
 STAGES = ("encrypt", "network", "server", "decrypt", "total")
 
@@ -91,7 +91,10 @@ def _queries(
     address: str, head: Head, name: str, count: int, pause: float, *, baseline: bool = False
 ) -> tuple[list[CallStats], list[float], list[float], list[float]]:
     x = inputs(head.features, count)
-    stats, plain, encrypted, errors = [], [], [], []
+    stats: list[CallStats] = []
+    plain: list[float] = []
+    encrypted: list[float] = []
+    errors: list[float] = []
 
     def timed(call: Callable[[], Any], into: list[float]) -> Any:
         started = perf_counter()
@@ -136,5 +139,9 @@ def _sustained(address: str, head: Head, name: str, settings: Settings) -> dict[
                 done += batch
                 inline += client.last_call.stats.blinds_inline
             rate = done / (perf_counter() - started)
-            found[label] = {"records_a_second": rate, "records_a_call": batch, "share_of_blinds_made_during_requests": inline / (done * client.plan.products)}
+            found[label] = {
+                "records_a_second": rate,
+                "records_a_call": batch,
+                "share_of_blinds_made_during_requests": inline / (done * client.plan.products),
+            }
     return found

@@ -1,8 +1,8 @@
 """The trusted side: text, secret keys, encryption, decryption. Nothing here trusts what a server says unchecked.
 
-    from secure_infer_client import Client
-    with Client("127.0.0.1:8443", model="icd10-chapter-linear") as client:
-        print(client.classify(["acute appendicitis with perforation"])[0].label)
+from secure_infer_client import Client
+with Client("127.0.0.1:8443", model="icd10-chapter-linear") as client:
+    print(client.classify(["acute appendicitis with perforation"])[0].label)
 """
 
 from secure_infer_client.aio import AsyncClient

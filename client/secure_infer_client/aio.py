@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_infer.heads import ModelSpec
 from secure_infer_client.client import Client
 from secure_infer_client.prediction import Call, Explanation, Prediction
 
 
 class AsyncClient:
-    """Takes `Client`'s arguments and has its methods, awaited."""
+    """Takes `Client`'s arguments and has its methods, awaited; `spec` and `plan` may ask the server, so they are methods."""
 
     def __init__(self, target: str, **arguments: Any) -> None:
         self._client = Client(target, **arguments)
@@ -22,6 +23,15 @@ class AsyncClient:
     @property
     def last_call(self) -> Call:
         return self._client.last_call
+
+    async def spec(self) -> ModelSpec:
+        return await asyncio.to_thread(lambda: self._client.spec)
+
+    async def plan(self) -> Any:
+        return await asyncio.to_thread(lambda: self._client.plan)
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return await asyncio.to_thread(self._client.embed, texts)
 
     async def predict(self, x: Any) -> NDArray[np.float64]:
         return await asyncio.to_thread(self._client.predict, x)

@@ -178,18 +178,21 @@ class Client:
     def _text_embedder(self) -> Embedder:
         spec = self._session.spec
         if spec.embedder is None:
-            raise EmbedderMismatch(f"model {spec.name!r} takes {spec.contract.features} features, not text; use predict")
-        if self._embedder is None:
-            if spec.embedder != MiniLM.identity:
-                raise EmbedderMismatch(
-                    f"model {spec.name!r} was trained on embedder {spec.embedder!r}, packaged is {MiniLM.identity!r}; pass embedder="
-                )
-            self._embedder = MiniLM()
-        if getattr(self._embedder, "identity", None) != spec.embedder:
             raise EmbedderMismatch(
-                f"model {spec.name!r} was trained on embedder {spec.embedder!r}, "
-                f"got {getattr(self._embedder, 'identity', 'one without an identity')!r}; its answers would be confident nonsense"
+                f"model {spec.name!r} takes {spec.contract.features} features, not text; use predict"
             )
+        given = (
+            MiniLM.identity
+            if self._embedder is None
+            else getattr(self._embedder, "identity", "one without an identity")
+        )
+        if given != spec.embedder:
+            raise EmbedderMismatch(
+                f"model {spec.name!r} was trained on embedder {spec.embedder!r}, got {given!r}; "
+                "its answers would be confident nonsense: pass embedder= with the right one"
+            )
+        if self._embedder is None:
+            self._embedder = MiniLM()
         return self._embedder
 
     def _scored(self, rows: NDArray[np.float64], embed: float) -> NDArray[np.float64]:

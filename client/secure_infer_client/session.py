@@ -107,7 +107,11 @@ class Session:
         spec = wire_models.from_proto(response.model)
         if spec.name != self._model:
             raise PlanRefused(f"asked for model {self._model!r}, the server described {spec.name[:64]!r}")
-        if self._spec is not None and spec.digest != self._spec.digest and not (self._accept_model and self._accept_model(spec)):
+        if (
+            self._spec is not None
+            and spec.digest != self._spec.digest
+            and not (self._accept_model and self._accept_model(spec))
+        ):
             raise ModelChanged(
                 f"model {self._model!r} changed on the server: pinned {self._spec.digest[:12]}…, now {spec.digest[:12]}…. "
                 "Check with its operator, then make a new client or pass accept_model"
@@ -152,9 +156,7 @@ class Session:
         spec, plan = self.spec, self.plan
         key = self._key_for(plan)
         started = perf_counter()
-        queries = [
-            inference_pb2.Query(ciphertexts=[key.encrypt(p) for p in pack_input(plan, row)]) for row in rows
-        ]
+        queries = [inference_pb2.Query(ciphertexts=[key.encrypt(p) for p in pack_input(plan, row)]) for row in rows]
         request = inference_pb2.InferRequest(
             model=self._model,
             model_digest=bytes.fromhex(spec.digest),
@@ -171,7 +173,9 @@ class Session:
             self._upload(key, plan, costs)
             response = self._infer(request, key, costs)
             if response.WhichOneof("result") == "unknown_key":
-                raise CallFailed("the server forgot the public key right after it was uploaded; its key memory may be too small")
+                raise CallFailed(
+                    "the server forgot the public key right after it was uploaded; its key memory may be too small"
+                )
         started = perf_counter()
         logits = self._read(request, response, key)
         costs.decrypt += perf_counter() - started
@@ -181,7 +185,9 @@ class Session:
         started = perf_counter()
         # While this thread waits for the answer, another makes the next query's mask.
         self._preparing = self._ahead.submit(key.prepare)
-        response = self._call(lambda: self._inference.Infer(request, timeout=self._timeout))
+        response: inference_pb2.InferResponse = self._call(
+            lambda: self._inference.Infer(request, timeout=self._timeout)
+        )
         costs.call += perf_counter() - started
         costs.rounds += 1
         costs.bytes_up += request.ByteSize()

@@ -103,9 +103,13 @@ def translate(target: str, timeout: float, error: grpc.RpcError) -> SecureInferE
         return known
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return ServerUnavailable(f"no server answers at {target} ({details}); is it running, and do both sides use TLS or neither?")
+        return ServerUnavailable(
+            f"no server answers at {target} ({details}); is it running, and do both sides use TLS or neither?"
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ServerUnavailable(f"{target} gave no answer within {timeout:g} s; raise the timeout, or ask its operator")
+        return ServerUnavailable(
+            f"{target} gave no answer within {timeout:g} s; raise the timeout, or ask its operator"
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ResourceExhausted(f"{target}: {details}")
     return CallFailed(f"{target} answered {code.name}: {details}")

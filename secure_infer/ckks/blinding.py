@@ -68,7 +68,9 @@ class Blinder:
         primes = self._plan.parameters.data_primes
         zero = self._ring.residues(self._ring.encrypt_zero(self._encryptor)).copy()
         flood = np.zeros((len(primes), self._plan.parameters.degree), np.uint64)
-        for position, value in zip(self._positions, gaussian_integers(self._deviation, len(self._positions)), strict=True):
+        for position, value in zip(
+            self._positions, gaussian_integers(self._deviation, len(self._positions)), strict=True
+        ):
             flood[:, position] = [value % prime for prime in primes]
         zero[0] = add(zero[0], self._ring.ntt_residues(flood), primes)
         return zero

@@ -98,7 +98,9 @@ class LinearEvaluator:
         self.plan = plan
         self._ring = seal.ring(plan.parameters)
         weights = integer_weights(linear, plan.weight_scale)
-        self._products = [self._polynomials(weights[rows.start : rows.stop]) for rows in map(plan.rows, range(plan.products))]
+        self._products = [
+            self._polynomials(weights[rows.start : rows.stop]) for rows in map(plan.rows, range(plan.products))
+        ]
         bias = [round(float(b) * plan.unit) % plan.first_prime for b in linear.bias]
         padding = plan.products * plan.answers_per_product - len(bias)
         self._bias = np.array(bias + [0] * padding, np.uint64).reshape(plan.products, -1)

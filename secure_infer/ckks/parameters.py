@@ -34,12 +34,16 @@ class Parameters:
         if self.degree not in MAX_MODULUS_BITS:
             raise PlanRefused(f"ring degree: expected one of {sorted(MAX_MODULUS_BITS)}, got {self.degree}")
         if (self.special_prime is None) != (len(self.data_primes) == 1):
-            raise PlanRefused(f"modulus chain: {len(self.data_primes)} data primes need a special prime exactly when several")
+            raise PlanRefused(
+                f"modulus chain: {len(self.data_primes)} data primes need a special prime exactly when several"
+            )
         if len(set(self.primes)) != len(self.primes):
             raise PlanRefused("modulus chain: expected distinct primes")
         for prime in self.primes:
             if not MIN_PRIME_BITS <= prime.bit_length() <= MAX_PRIME_BITS or prime % (2 * self.degree) != 1:
-                raise PlanRefused(f"modulus chain: {prime} is not a {MIN_PRIME_BITS} to {MAX_PRIME_BITS} bit prime = 1 mod 2N")
+                raise PlanRefused(
+                    f"modulus chain: {prime} is not a {MIN_PRIME_BITS} to {MAX_PRIME_BITS} bit prime = 1 mod 2N"
+                )
         if self.total_bits > MAX_MODULUS_BITS[self.degree]:
             raise PlanRefused(
                 f"modulus chain: {self.total_bits} bits at N = {self.degree} is below 128-bit security; "

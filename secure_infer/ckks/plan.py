@@ -179,7 +179,9 @@ class CoefficientPlan:
     def check(self) -> None:
         """Raise PlanRefused unless the plan is sound in itself; a compiled plan is held to it, and so is an offered one."""
         per, degree, unit = self.answers_per_product, self.parameters.degree, self.unit
-        _require(self.features >= 1 and self.outputs >= 1, f"shape: got {self.features} features, {self.outputs} outputs")
+        _require(
+            self.features >= 1 and self.outputs >= 1, f"shape: got {self.features} features, {self.outputs} outputs"
+        )
         _require(
             1 <= per <= max(1, degree // self.span) and (self.ciphertexts == 1 or per == 1),
             f"packing: {per} rows of {self.span} coefficients do not fit N = {degree}",
@@ -187,17 +189,25 @@ class CoefficientPlan:
         for name, value in (("input_scale", self.input_scale), ("weight_scale", self.weight_scale)):
             _require(1 <= value < 1 << 62, f"{name}: expected 1 to 2^62, got {value}")
         positive = (self.answer_range, self.error_bound, self.failure_probability)
-        _require(all(math.isfinite(v) and v > 0 for v in positive), "range, error and probability: expected positive numbers")
-        _require(math.frexp(self.answer_range)[0] == 0.5, f"answer_range: expected a power of two, got {self.answer_range}")
         _require(
-            self.first_prime / unit >= WINDOW * self.answer_range and self.answer_limit <= WINDOW / 2 * self.answer_range,
+            all(math.isfinite(v) and v > 0 for v in positive), "range, error and probability: expected positive numbers"
+        )
+        _require(
+            math.frexp(self.answer_range)[0] == 0.5, f"answer_range: expected a power of two, got {self.answer_range}"
+        )
+        _require(
+            self.first_prime / unit >= WINDOW * self.answer_range
+            and self.answer_limit <= WINDOW / 2 * self.answer_range,
             f"range: answers up to {self.answer_range:g} could wrap around the modulus (q0/unit = {self.first_prime / unit:g})",
         )
         _require(
             self.answer_bits % 4 == 0 and 0 <= self.answer_bits <= 52,
             f"answer_bits: expected 0 or a multiple of 4 up to 52, got {self.answer_bits}",
         )
-        _require(self.answer_bytes <= MAX_ANSWER_BYTES, f"answer: {self.answer_bytes} bytes; expected at most {MAX_ANSWER_BYTES}")
+        _require(
+            self.answer_bytes <= MAX_ANSWER_BYTES,
+            f"answer: {self.answer_bytes} bytes; expected at most {MAX_ANSWER_BYTES}",
+        )
         if self.privacy is Privacy.INPUT_PRIVATE:
             _require(self.flood == 0 and self.smudging_bits == 0, "input-private: expected no flood")
             return
@@ -224,7 +234,9 @@ class CoefficientPlan:
             (self.features, self.outputs) == (contract.features, outputs),
             f"shape: the model has {contract.features} features and {outputs} outputs, the plan {self.features}, {self.outputs}",
         )
-        _require(contract.bound * self.input_scale < 2.0**62, "input_scale: the model's input bound does not fit 62 bits")
+        _require(
+            contract.bound * self.input_scale < 2.0**62, "input_scale: the model's input bound does not fit 62 bits"
+        )
         _require(self.privacy.rank >= privacy.rank, f"privacy: asked for {privacy}, offered {self.privacy}")
 
 

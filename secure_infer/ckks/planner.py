@@ -58,7 +58,10 @@ def weight_error(linear: Linear, contract: InputContract, weight_scale: int) -> 
 
 
 def _weight_scale(linear: Linear, contract: InputContract, budget: float) -> int:
-    scale = max(1.0, min(contract.bound * contract.features / 4, contract.largest_norm * math.sqrt(contract.features / 12)) / budget)
+    scale = max(
+        1.0,
+        min(contract.bound * contract.features / 4, contract.largest_norm * math.sqrt(contract.features / 12)) / budget,
+    )
     for _ in range(8):
         if scale * float(np.abs(linear.weight).max()) >= 2.0**62:
             break
@@ -66,7 +69,9 @@ def _weight_scale(linear: Linear, contract: InputContract, budget: float) -> int
         if error <= budget:
             return math.ceil(scale)
         scale *= 1.02 * error / budget
-    raise UnsupportedHead("weights: too large to be rounded within the wanted error; ask for a larger error or scale the features")
+    raise UnsupportedHead(
+        "weights: too large to be rounded within the wanted error; ask for a larger error or scale the features"
+    )
 
 
 def _packed_norm(weights: NDArray[np.int64], per: int) -> float:
@@ -126,7 +131,9 @@ def _parameters(demand: _Demand, degree: int, primes: int) -> Parameters:
         room = min(MAX_PRIME_BITS, limit)
         if room < needed:
             raise UnsupportedHead(f"N={degree}, one prime: {room} bits of data modulus, needs {needed:.1f}")
-        return seal.parameters(degree, (min(room, max(2 * MIN_PRIME_BITS, math.ceil(math.log2(demand.most_scale) + window))),))
+        return seal.parameters(
+            degree, (min(room, max(2 * MIN_PRIME_BITS, math.ceil(math.log2(demand.most_scale) + window))),)
+        )
     room = min(primes * MAX_PRIME_BITS, limit - MIN_PRIME_BITS)
     wanted = math.ceil(min(room, math.log2(demand.most_scale) + window))
     first = max(-(-wanted // primes), math.ceil(math.log2(demand.least_unit) + window))
@@ -263,10 +270,9 @@ def choose(
     if tried[0].plan is None:
         reasons = "; ".join(candidate.reason for candidate in tried[-3:])
         raise UnsupportedHead(
-            f"no parameters give {privacy} with error {error:g} and {smudging} smudging bits for {linear.weight.shape[1]} features, "
-            f"{linear.weight.shape[0]} outputs, |logit| <= {largest_logit(linear, contract):.3g}: {reasons}. "
+            f"no parameters give {privacy} with error {error:g} and {smudging} smudging bits "
+            f"for {linear.weight.shape[1]} features, {linear.weight.shape[0]} outputs, "
+            f"|logit| <= {largest_logit(linear, contract):.3g}: {reasons}. "
             "Allow a larger error or fewer smudging bits, or train with stronger weight decay so that the range shrinks"
         )
     return tried[0].plan
-
-

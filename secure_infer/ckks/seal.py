@@ -22,6 +22,7 @@ Ciphertext = Any
 Plaintext = Any
 ZeroEncryptor = Any
 
+
 class Ring:
     """SEAL's objects for one set of parameters. Cheap to use from one thread at a time; holds no key."""
 
@@ -77,13 +78,15 @@ class Ring:
         # SEAL refuses a ciphertext whose second half is zero, so the carrier has ones there.
         carrier = self.load(np.stack([residues, np.ones_like(residues)]), ntt=False)
         self.evaluator.transform_to_ntt_inplace(carrier)
-        return self.residues(carrier)[0]
+        half: Residues = self.residues(carrier)[0]
+        return half
 
     def coefficients(self, residues: Residues) -> Residues:
         """The inverse of `ntt_residues`."""
         carrier = self.load(np.stack([residues, np.ones_like(residues)]))
         self.evaluator.transform_from_ntt_inplace(carrier)
-        return self.residues(carrier)[0]
+        half: Residues = self.residues(carrier)[0]
+        return half
 
     def multiply(self, ciphertext: Ciphertext, plaintext: Plaintext) -> Ciphertext:
         product = sealapi.Ciphertext(self.context)
@@ -106,7 +109,8 @@ class Ring:
             ciphertext.scale = float(prime)
             self.evaluator.rescale_to_next_inplace(ciphertext)
         self.evaluator.transform_from_ntt_inplace(ciphertext)
-        return self.residues(ciphertext)[:, 0]
+        halves: Residues = self.residues(ciphertext)[:, 0]
+        return halves
 
 
 @lru_cache(maxsize=16)

@@ -93,20 +93,26 @@ def load(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(metadata.get(_KEY, ""))
         if header.get("format") != FORMAT:
-            raise InvalidHead(f"{path.name}: artifact format {header.get('format')!r}; this version reads format {FORMAT}")
+            raise InvalidHead(
+                f"{path.name}: artifact format {header.get('format')!r}; this version reads format {FORMAT}"
+            )
         expected = header.pop("digest")
         del header["format"]
         kinds = header.pop("layers")
         layers = []
         for index, kind in enumerate(kinds):
             prefix = f"{index}."
-            layers.append(layer_from(kind, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}))
-        arguments = header | {"layers": layers}
+            layers.append(
+                layer_from(kind, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            )
+        arguments: dict[str, Any] = header | {"layers": layers}
         found = Head(**arguments).digest
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise InvalidHead(f"{path.name}: the header is missing or incomplete ({type(error).__name__})") from error
     except InvalidHead as error:
         raise InvalidHead(f"{path.name}: {error.message}") from error
     if found != expected:
-        raise InvalidHead(f"{path.name}: digest {found[:12]}… differs from the stored {str(expected)[:12]}…; the file was changed")
+        raise InvalidHead(
+            f"{path.name}: digest {found[:12]}… differs from the stored {str(expected)[:12]}…; the file was changed"
+        )
     return arguments

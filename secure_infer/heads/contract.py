@@ -22,7 +22,9 @@ def rows(x: Any, features: int) -> NDArray[np.float64]:
         raise InvalidInput(f"input: expected real numbers (float32 or float64), got dtype {array.dtype}")
     if array.ndim != 2:
         hint = "; for one record pass x[None, :]" if array.ndim == 1 else ""
-        raise InvalidInput(f"input: expected rank 2, shape (B, {features}), got rank {array.ndim}, shape {array.shape}{hint}")
+        raise InvalidInput(
+            f"input: expected rank 2, shape (B, {features}), got rank {array.ndim}, shape {array.shape}{hint}"
+        )
     if array.shape[1] != features:
         raise InvalidInput(f"input: expected {features} features a row, got {array.shape[1]} (shape {array.shape})")
     if array.shape[0] == 0:
@@ -55,7 +57,9 @@ class InputContract:
 
     def functional_bound(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Per row of `weights` (..., features): the largest |w·x| over every accepted x (Hölder, both norms)."""
-        return np.asarray(np.minimum(self.bound * np.abs(weights).sum(-1), self.largest_norm * np.linalg.norm(weights, axis=-1)))
+        return np.asarray(
+            np.minimum(self.bound * np.abs(weights).sum(-1), self.largest_norm * np.linalg.norm(weights, axis=-1))
+        )
 
     def check(self, x: Any) -> NDArray[np.float64]:
         """`x` as float64 (B, features) when it keeps the contract; raises InvalidInput otherwise, naming rows, not values."""

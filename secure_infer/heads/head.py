@@ -41,7 +41,9 @@ class Head:
     ) -> None:
         self.layers = tuple(layers)
         if not all(isinstance(layer, Layer) for layer in self.layers):
-            raise InvalidHead(f"layers: expected Linear, Square, Polynomial or ReLU, got {[type(x).__name__ for x in layers]}")
+            raise InvalidHead(
+                f"layers: expected Linear, Square, Polynomial or ReLU, got {[type(x).__name__ for x in layers]}"
+            )
         if not self.layers or not isinstance(self.layers[0], Linear):
             raise InvalidHead("layers: expected a Linear layer first")
         width = int(self.layers[0].weight.shape[1])
@@ -59,7 +61,9 @@ class Head:
         self.embedder = embedder
         self.temperature = np.array(temperature, dtype=np.float64)
         if self.temperature.shape not in ((), (width,)) or not (self.temperature > 0).all():
-            raise InvalidHead(f"temperature: expected one positive number or {width}, got shape {self.temperature.shape}")
+            raise InvalidHead(
+                f"temperature: expected one positive number or {width}, got shape {self.temperature.shape}"
+            )
         self.facts: dict[str, Any] = dict(facts or {})
 
     @property
@@ -112,7 +116,9 @@ class Head:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        shape = " -> ".join([str(self.features)] + [f"{k.kind}({w})" for k, w in zip(self.layers, self._widths(), strict=True)])
+        shape = " -> ".join(
+            [str(self.features)] + [f"{k.kind}({w})" for k, w in zip(self.layers, self._widths(), strict=True)]
+        )
         return f"Head({shape}, {len(self.labels)} labels, |x| <= {self.contract.bound:g}, norm {self.contract.norm})"
 
     def _widths(self) -> list[int]:

@@ -19,7 +19,9 @@ def _parameter(name: str, values: ArrayLike, ranks: tuple[int, ...]) -> Floats:
     except (TypeError, ValueError) as error:
         raise InvalidHead(f"{name}: expected numbers, got {type(values).__name__}") from error
     if array.ndim not in ranks or array.size == 0:
-        raise InvalidHead(f"{name}: expected a non-empty array of rank {' or '.join(map(str, ranks))}, got {array.shape}")
+        raise InvalidHead(
+            f"{name}: expected a non-empty array of rank {' or '.join(map(str, ranks))}, got {array.shape}"
+        )
     if not np.isfinite(array).all():
         raise InvalidHead(f"{name}: holds {np.count_nonzero(~np.isfinite(array))} values that are not finite")
     array.setflags(write=False)

@@ -50,15 +50,13 @@ def from_proto(message: plans_pb2.CoefficientPlan) -> CoefficientPlan:
         tuple(message.parameters.data_primes),
         message.parameters.special_prime if message.parameters.HasField("special_prime") else None,
     )
-    plan = CoefficientPlan(
-        parameters=parameters, privacy=privacy, **{name: getattr(message, name) for name in _SAME}
-    )
+    plan = CoefficientPlan(parameters=parameters, privacy=privacy, **{name: getattr(message, name) for name in _SAME})
     if plan.digest != message.digest.hex():
         raise PlanRefused("plan: its digest is not its own; client and server read it differently")
     return plan
 
 
-def privacy_to_proto(privacy: Privacy | None) -> plans_pb2.Privacy:
+def privacy_to_proto(privacy: Privacy | None) -> plans_pb2.Privacy.ValueType:
     return plans_pb2.PRIVACY_UNSPECIFIED if privacy is None else _PRIVACY[privacy]
 
 

@@ -158,7 +158,9 @@ class BlindPool:
             if stock is None:
                 continue
             primes = stock.plan.parameters.data_primes
-            residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(2, len(primes), stock.plan.parameters.degree)
+            residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(
+                2, len(primes), stock.plan.parameters.degree
+            )
             blind = seal.ring(stock.plan.parameters).load(residues)
             with self._lock:
                 stock.pending -= 1

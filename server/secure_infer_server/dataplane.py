@@ -77,7 +77,9 @@ class Dataplane:
         refuse_ternary(plan, c0)
         found = hashlib.sha256(key).digest()
         if found != digest:
-            raise MalformedRequest(f"public key: announced SHA-256 {digest.hex()[:12]}…, its bytes have {found.hex()[:12]}…")
+            raise MalformedRequest(
+                f"public key: announced SHA-256 {digest.hex()[:12]}…, its bytes have {found.hex()[:12]}…"
+            )
         self._keys.put(digest, key)
         self._blinds.warm(plan, digest, key)
         return found
@@ -98,7 +100,9 @@ class Dataplane:
         started = perf_counter()
         model = self.registry.get(name)
         if model_digest != model.digest:
-            raise ModelChanged(f"model {name!r}: the client pinned {model_digest.hex()[:12]}…, served is {model.spec.digest[:12]}…")
+            raise ModelChanged(
+                f"model {name!r}: the client pinned {model_digest.hex()[:12]}…, served is {model.spec.digest[:12]}…"
+            )
         evaluator = self._evaluator(model, plan_digest)
         plan = evaluator.plan
         if not 1 <= len(queries) <= plan.queries_per_call:

@@ -40,7 +40,11 @@ def _body(data: bytes, at: int) -> bytes:
         if mode == 1:
             return zlib.decompressobj().decompress(raw, _MAX_BODY)
         if mode == 2:
-            return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress(raw[:_MAX_BODY])[:_MAX_BODY]
+            return (
+                zstandard.ZstdDecompressor(max_window_size=1 << 27)
+                .decompressobj()
+                .decompress(raw[:_MAX_BODY])[:_MAX_BODY]
+            )
     except (zlib.error, zstandard.ZstdError):
         return b""
     return raw
@@ -53,7 +57,7 @@ def _is_secret(body: bytes) -> bool:
     _, count, _ = _PLAIN.unpack_from(body)
     magic, size = struct.unpack_from("<HB", body, _PLAIN.size)
     (length,) = struct.unpack_from("<Q", body, head - 8)
-    return magic == MAGIC and size == HEADER.size and length == count >= 1024 and count % 1024 == 0
+    return bool(magic == MAGIC and size == HEADER.size and length == count >= 1024 and count % 1024 == 0)
 
 
 def refuse_secret_streams(data: bytes) -> None:
@@ -63,7 +67,9 @@ def refuse_secret_streams(data: bytes) -> None:
         if at < 0:
             return
         if _is_secret(_body(data, at)):
-            raise SecretKeyReceived(_MESSAGE.format(what="a SEAL secret key" if at == 0 else "a SEAL secret key inside other data"))
+            raise SecretKeyReceived(
+                _MESSAGE.format(what="a SEAL secret key" if at == 0 else "a SEAL secret key inside other data")
+            )
         at = data.find(_MARK, at + 1)
 
 

@@ -36,7 +36,9 @@ class ServedModel:
         linear, evaluators, reason = head.as_linear(), {}, ""
         if linear is None:
             kinds = ", ".join(sorted({layer.kind for layer in head.layers}))
-            reason = f"the head has layers {kinds}; encrypted evaluation takes affine heads: distil it into a linear one"
+            reason = (
+                f"the head has layers {kinds}; encrypted evaluation takes affine heads: distil it into a linear one"
+            )
         else:
             try:
                 for level in Privacy:
@@ -65,7 +67,9 @@ class Registry:
             raise SettingsError(f"--models: {directory} is not a directory")
         files = sorted(directory.glob("*.head"))
         if not files:
-            raise SettingsError(f"--models: {directory} holds no *.head file; `secure-infer distill --out {directory}` makes some")
+            raise SettingsError(
+                f"--models: {directory} holds no *.head file; `secure-infer distill --out {directory}` makes some"
+            )
         unknown = settings.policies.keys() - {file.stem for file in files}
         if unknown:
             raise SettingsError(f"a policy names {sorted(unknown)[0]!r}, which is not a model in {directory}")

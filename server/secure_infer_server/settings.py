@@ -58,7 +58,9 @@ class Settings:
         if self.tls is not None and self.insecure:
             raise SettingsError("--insecure contradicts --tls-cert; give one of them")
         if self.insecure and not is_loopback(self.host):
-            raise SettingsError(f"--insecure serves loopback only, got {self.host}; any other address needs --tls-cert and --tls-key")
+            raise SettingsError(
+                f"--insecure serves loopback only, got {self.host}; any other address needs --tls-cert and --tls-key"
+            )
 
     def policy_of(self, model: str) -> Policy:
         return self.policies.get(model, self.policy)

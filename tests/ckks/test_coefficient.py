@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from secure_infer_client.keys import SecretKey
+from secure_infer_server.dataplane import load_query
 from shared import linear_head, unit_rows
 
 from secure_infer.ckks import planner, seal
@@ -15,8 +17,6 @@ from secure_infer.ckks.coefficient import LinearEvaluator, answer_product_bytes,
 from secure_infer.ckks.plan import CoefficientPlan, Privacy
 from secure_infer.errors import AnswerRefused, InternalFault
 from secure_infer.heads import Head, InputContract, Linear
-from secure_infer_client.keys import SecretKey
-from secure_infer_server.dataplane import load_query
 
 
 class Pair:

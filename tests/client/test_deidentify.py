@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from secure_infer_client import samples
 from secure_infer_client.text.deidentify import deidentify
 
+from secure_infer.errors import InvalidInput
+
 FOUND = [
     ("Seen on 03/12/2024 for chest pain.", "date", "Seen on for chest pain."),
     ("admitted 3.12.2024, stable", "date", "admitted, stable"),
@@ -40,7 +42,9 @@ FOUND = [
 ]
 
 KEPT = """5 mg|120/80|BP 120/80/60|type 2 diabetes|C5-C6 disc herniation|factor VIII deficiency|T12 fracture
-stage 3|Z12.31|S72.001A|insulin 10-12-10 units|may 5 mg be given|dec 2|March fracture|march hemoglobinuria|strength 5/5|GCS 15 (4/5/6)
+stage 3|Z12.31
+S72.001A|insulin 10-12-10 units|may 5 mg be given|dec 2|March fracture|march hemoglobinuria
+strength 5/5|GCS 15 (4/5/6)
 pH 7.35-7.45|T cell count 1200|CAS 50-78-2|46,XX|CA 19-9|CA-125|aged 90 days|90 mg|1-0-1|10-20-30 mg|5000000000 CFU
 22q11.2 deletion|L4-L5|case 3|visit number 3|initial encounter|T1N0M0|HLA-B27|SpO2 95%|INR 2.5|platelets 150,000
 age 65|HbA1c 7.2%|in 2019|hepatitis B|COVID-19|1.5 x 10-9|NDC 0777-3105-02|patient no longer 1234|CD4 350|95% burn
@@ -72,6 +76,11 @@ def test_several_in_order() -> None:
 
 def test_a_text_of_nothing_else_comes_back_empty() -> None:
     assert deidentify(" 01/02/2024 ").text == ""
+
+
+def test_only_text_is_accepted() -> None:
+    with pytest.raises(InvalidInput, match="expected str, got bytes"):
+        deidentify(b"01/02/2024")  # type: ignore[arg-type]
 
 
 def test_what_was_removed_is_not_in_the_representation() -> None:

@@ -49,7 +49,7 @@ def test_meaning_is_near(minilm: MiniLM) -> None:
 
 
 def test_an_embedding_does_not_depend_on_its_batch(minilm: MiniLM) -> None:
-    texts = TEXTS + [f"disorder number {index} " + "of the bone " * (index % 40) for index in range(80)]
+    texts = TEXTS + [f"disorder number {index} " + "of the bone " * (index % 40) for index in range(40)]
     alone = np.concatenate([minilm([text]) for text in texts])
     np.testing.assert_allclose(minilm(texts), alone, atol=2e-6)
     np.testing.assert_allclose(minilm(texts[::-1])[::-1], alone, atol=2e-6)

@@ -17,7 +17,13 @@ from secure_infer.heads import Head, Linear, Polynomial, ReLU, Square
 def head() -> Head:
     rng = np.random.default_rng(0)
     return Head(
-        [Linear(rng.normal(size=(6, 4))), Polynomial(rng.normal(size=(6, 3))), Linear(rng.normal(size=(3, 6))), ReLU(), Square()],
+        [
+            Linear(rng.normal(size=(6, 4))),
+            Polynomial(rng.normal(size=(6, 3))),
+            Linear(rng.normal(size=(3, 6))),
+            ReLU(),
+            Square(),
+        ],
         labels=["a", "b", "ç"],
         input_bound=2.5,
         input_norm=3.0,

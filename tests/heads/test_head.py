@@ -128,7 +128,9 @@ def test_probabilities_and_margins() -> None:
     p = spec.probabilities(np.array([[2.0], [-2.0]]))
     assert np.allclose(p[:, 1], 1 / (1 + np.exp([-1.0, 1.0])))
     assert spec.margins(np.array([[2.0], [-2.0]])).tolist() == [2.0, 2.0]
-    three = ModelSpec.of("m", Head([Linear(np.eye(3))], labels=list("abc"), input_bound=1.0, temperature=[1.0, 1.0, 2.0]))
+    three = ModelSpec.of(
+        "m", Head([Linear(np.eye(3))], labels=list("abc"), input_bound=1.0, temperature=[1.0, 1.0, 2.0])
+    )
     logits = np.array([[1.0, 3.0, 2.5]])
     assert np.allclose(three.probabilities(logits), np.exp([1, 3, 1.25]) / np.exp([1, 3, 1.25]).sum())
     assert three.margins(logits).tolist() == [0.5]

@@ -17,7 +17,9 @@ def run(arguments: list[str]) -> int:
     connection.add_options(parser)
     parser.add_argument("--text", action="append", nargs="+", default=[], metavar="TEXT", help="texts; may be repeated")
     parser.add_argument("--file", type=Path, metavar="F", help="a text file, one text a line")
-    parser.add_argument("--keep-identifiers", action="store_true", help="do not remove dates, contacts and identifiers first")
+    parser.add_argument(
+        "--keep-identifiers", action="store_true", help="do not remove dates, contacts and identifiers first"
+    )
     options = parser.parse_args(arguments)
     texts = [text for group in options.text for text in group]
     if options.file is not None:
@@ -52,7 +54,9 @@ def run(arguments: list[str]) -> int:
         connection.show([json.dumps(summary, ensure_ascii=False)])
         return 0
     width = min(60, max(map(len, texts)))
-    lines = [f"{text[:width]:<{width}}  {p.probability:6.1%}  {p.label}" for text, p in zip(texts, predictions, strict=True)]
+    lines = [
+        f"{text[:width]:<{width}}  {p.probability:6.1%}  {p.label}" for text, p in zip(texts, predictions, strict=True)
+    ]
     removed = sum(len(p.removed) for p in predictions)
     if removed:
         lines.append(f"removed before embedding: {removed} dates, contacts or identifiers (--json lists them)")

@@ -14,10 +14,16 @@ from secure_infer_client.client import Client
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the server")
     parser.add_argument("--model", required=True, metavar="NAME", help="the model's name on the server")
-    parser.add_argument("--privacy", choices=list(Privacy), help="ask for this level; less than the operator's is refused")
-    parser.add_argument("--root-certificates", type=Path, metavar="F", help="CA that signed the server's certificate, PEM")
+    parser.add_argument(
+        "--privacy", choices=list(Privacy), help="ask for this level; less than the operator's is refused"
+    )
+    parser.add_argument(
+        "--root-certificates", type=Path, metavar="F", help="CA that signed the server's certificate, PEM"
+    )
     parser.add_argument("--private-key", type=Path, metavar="F", help="this client's key for mutual TLS, PEM")
-    parser.add_argument("--certificate-chain", type=Path, metavar="F", help="this client's certificate for mutual TLS, PEM")
+    parser.add_argument(
+        "--certificate-chain", type=Path, metavar="F", help="this client's certificate for mutual TLS, PEM"
+    )
     parser.add_argument("--token-file", type=Path, metavar="F", help="file with a bearer token, sent over TLS only")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of every call (30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -44,7 +44,9 @@ class Seen:
         found = [word for word in [self.text, *words] if word.encode() in self.up]
         for kind in ("<f4", "<f8"):
             values = self.embedding.astype(kind)
-            found += [f"embedding as {kind}"] * any(values[i : i + 2].tobytes() in self.up for i in range(len(values) - 1))
+            found += [f"embedding as {kind}"] * any(
+                values[i : i + 2].tobytes() in self.up for i in range(len(values) - 1)
+            )
         return found
 
 
@@ -52,8 +54,12 @@ def run(arguments: list[str]) -> int:
     """Run the demo; prints a table and a summary, or one JSON object."""
     parser = argparse.ArgumentParser("secure-infer demo", description=__doc__)
     parser.add_argument("--texts", type=int, default=1000, metavar="N", help="held-out texts of the summary (1000)")
-    parser.add_argument("--seed", type=int, default=samples.PUBLISHED_SEED, help=f"of the draw ({samples.PUBLISHED_SEED})")
-    parser.add_argument("--models", type=Path, default=None, metavar="DIR", help="serve these heads instead of the packaged ones")
+    parser.add_argument(
+        "--seed", type=int, default=samples.PUBLISHED_SEED, help=f"of the draw ({samples.PUBLISHED_SEED})"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=None, metavar="DIR", help="serve these heads instead of the packaged ones"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if not 1 <= options.texts <= len(samples.load()):
@@ -63,7 +69,8 @@ def run(arguments: list[str]) -> int:
     head = Head.load(directory / f"{MODEL}.head")
     quiet = options.json
     with LocalServer(directory) as server:
-        _say(quiet, f"server: process {server.process.pid} on {server.address}, models {', '.join(map(str, server.ready['models']))}")  # type: ignore[call-overload]
+        names = ", ".join(server.models)
+        _say(quiet, f"server: process {server.process.pid} on {server.address}, models {names}")
         shown, seen = _recorded(server.address, drawn[:SHOWN])
         if not quiet:
             _table(drawn, shown)
@@ -158,7 +165,7 @@ def _what_was_seen(seen: Seen) -> None:
     numbers = " ".join(f"{v:+.4f}" for v in seen.embedding[:8])
     hexed = seen.up[-160:].hex(" ", 4)
     rows = [hexed[i : i + 90] for i in range(0, len(hexed), 90)]
-    leaks = seen.leaks()
+    found = ", ".join(seen.leaks()) or "not found"
     lines = [
         "",
         "what only the client has:",
@@ -166,7 +173,7 @@ def _what_was_seen(seen: Seen) -> None:
         f"  embedding  {numbers} … (384 numbers)",
         f"what passed the server's socket for it ({len(seen.up):,} bytes up, {len(seen.down):,} down), the last 160 bytes up:",
         *(f"  {row}" for row in rows),
-        f"searched those bytes for the text, its words and the embedding: {'FOUND ' + ', '.join(leaks) if leaks else 'not found'}",
+        f"searched those bytes for the text, its words and the embedding: {found}",
         "",
     ]
     _say(False, "\n".join(lines))
@@ -183,7 +190,8 @@ def _summary(r: dict[str, Any]) -> None:
         f"  logit error      {r['max_logit_error']:.1e} at most; stated bound {r['error_bound']:.1e} "
         f"(a query exceeds it with probability {r['failure_probability']:.0e})",
         "  latency, median  " + ", ".join(f"{stage} {latency[stage]:.2f}" for stage in STAGES) + " ms",
-        f"  bytes            {r['bytes_up']:,} up, {r['bytes_down']:,} down a text; {r['key_bytes']:,} of public key once; no evaluation keys",
+        f"  bytes            {r['bytes_up']:,} up, {r['bytes_down']:,} down a text; "
+        f"{r['key_bytes']:,} of public key once; no evaluation keys",
         f"  took             {r['seconds']:.1f} s",
         "Medical terminology, not clinical notes; a demonstration, not a medical device.",
     ]

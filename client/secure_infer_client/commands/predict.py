@@ -6,8 +6,10 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secure_infer.errors import InvalidInput
 from secure_infer_client.commands import connection
@@ -17,7 +19,9 @@ def run(arguments: list[str]) -> int:
     """Score the rows; prints a line a row, or one JSON object with logits, labels and cost."""
     parser = argparse.ArgumentParser("secure-infer predict", description=__doc__)
     connection.add_options(parser)
-    parser.add_argument("--embeddings", type=Path, required=True, metavar="FILE.npy", help="array (B, d) of float32 or float64")
+    parser.add_argument(
+        "--embeddings", type=Path, required=True, metavar="FILE.npy", help="array (B, d) of float32 or float64"
+    )
     options = parser.parse_args(arguments)
     x = _rows(options.embeddings)
     with connection.client(options) as client:
@@ -39,12 +43,14 @@ def run(arguments: list[str]) -> int:
         connection.show([json.dumps(result)])
         return 0
     lines = [f"{i:>6}  {probabilities[i, best[i]]:6.1%}  {labels[i]}" for i in range(len(labels))]
-    lines.append(f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {plan.error_bound:g}")
+    lines.append(
+        f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {plan.error_bound:g}"
+    )
     connection.show(lines)
     return 0
 
 
-def _rows(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+def _rows(path: Path) -> NDArray[Any]:
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:

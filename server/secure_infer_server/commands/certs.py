@@ -25,7 +25,9 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("secure-infer certs", description=__doc__)
     parser.add_argument("kind", choices=["dev"], help="dev: everything at once, for trying out TLS")
     parser.add_argument("--out", type=Path, default=Path("certs"), metavar="DIR", help="where to write (./certs)")
-    parser.add_argument("--host", action="append", default=[], metavar="NAME", help="further names or addresses of the server")
+    parser.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="further names or addresses of the server"
+    )
     parser.add_argument("--client", default="dev-client", metavar="NAME", help="the client certificate's common name")
     parser.add_argument("--days", type=int, default=DAYS, help=f"validity ({DAYS})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

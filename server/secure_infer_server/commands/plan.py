@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from secure_infer.ckks import planner
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head
 
@@ -19,24 +19,37 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("secure-infer plan", description=__doc__)
     parser.add_argument("head", type=Path, metavar="FILE.head")
     parser.add_argument("--privacy", choices=list(Privacy), default=Privacy.BOTH_PRIVATE)
-    parser.add_argument("--error", type=float, default=planner.DEFAULT_ERROR, help=f"wanted bound on the logit error ({planner.DEFAULT_ERROR:g})")
-    parser.add_argument("--smudging", type=int, default=planner.DEFAULT_SMUDGING, help=f"least smudging bits ({planner.DEFAULT_SMUDGING})")
+    parser.add_argument(
+        "--error",
+        type=float,
+        default=planner.DEFAULT_ERROR,
+        help=f"wanted bound on the logit error ({planner.DEFAULT_ERROR:g})",
+    )
+    parser.add_argument(
+        "--smudging",
+        type=int,
+        default=planner.DEFAULT_SMUDGING,
+        help=f"least smudging bits ({planner.DEFAULT_SMUDGING})",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     head = Head.load(options.head)
     linear = head.as_linear()
     if linear is None:
-        raise UnsupportedHead(f"{options.head.name}: encrypted evaluation takes affine heads; distil it into a linear one")
+        raise UnsupportedHead(
+            f"{options.head.name}: encrypted evaluation takes affine heads; distil it into a linear one"
+        )
     found = planner.explore(
         linear, head.contract, privacy=Privacy(options.privacy), error=options.error, smudging=options.smudging
     )
     if options.json:
-        rows = [{"parameters": c.parameters, "reason": c.reason, "cost": c.cost if c.plan else None, **_figures(c.plan)} for c in found]
+        rows = [_row(candidate) for candidate in found]
         sys.stdout.write(json.dumps({"chosen": rows[0] if found[0].plan else None, "candidates": rows}) + "\n")
         return 0
     sys.stdout.write(
         f"{head!r}, |logit| <= {planner.largest_logit(linear, head.contract):.3g}, {options.privacy}\n"
-        f"{'parameters':<26} {'cost':>7} {'products':>8} {'bytes up':>9} {'bytes down':>10} {'key bytes':>9} {'smudging':>8} {'error':>8}\n"
+        f"{'parameters':<26} {'cost':>7} {'products':>8} {'bytes up':>9} {'bytes down':>10} "
+        f"{'key bytes':>9} {'smudging':>8} {'error':>8}\n"
     )
     for candidate in found:
         p = candidate.plan
@@ -50,11 +63,15 @@ def run(arguments: list[str]) -> int:
     return 0 if found[0].plan else 1
 
 
-def _figures(plan: CoefficientPlan | None) -> dict[str, Any]:
+def _row(candidate: planner.Candidate) -> dict[str, Any]:
+    """A candidate as JSON can hold it."""
+    plan = candidate.plan
     if plan is None:
-        return {}
+        return {"parameters": candidate.parameters, "reason": candidate.reason}
     return {
         **plan.as_dict(),
+        "cost": candidate.cost,
+        "reason": "",
         "products": plan.products,
         "bytes_up": plan.query_bytes,
         "bytes_down": plan.answer_bytes,

@@ -17,29 +17,70 @@ from secure_infer_server import logs
 from secure_infer_server.app import App
 from secure_infer_server.settings import Policy, Settings, Tls, parse_listen
 
+log = logging.getLogger(__name__)
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("secure-infer serve", description=__doc__)
-    parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="serve every *.head in DIR; a model's name is its file's stem")
-    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0 picks a free one; the ready line says which")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="serve every *.head in DIR; a model's name is its file's stem",
+    )
+    parser.add_argument(
+        "--listen", required=True, metavar="HOST:PORT", help="port 0 picks a free one; the ready line says which"
+    )
     parser.add_argument("--insecure", action="store_true", help="no TLS; loopback only")
     parser.add_argument("--tls-cert", type=Path, metavar="F", help="server certificate chain, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="F", help="its private key, PEM")
     parser.add_argument("--client-ca", type=Path, metavar="F", help="demand client certificates signed by this CA, PEM")
     models = parser.add_argument_group("privacy, for all models or one: VALUE or MODEL=VALUE, repeatable")
-    models.add_argument("--privacy", action="append", default=[], metavar="[MODEL=]LEVEL", help=f"{' or '.join(Privacy)}; default {Privacy.BOTH_PRIVATE}")
-    models.add_argument("--smudging", action="append", default=[], metavar="[MODEL=]BITS", help=f"least smudging bits; default {DEFAULT_SMUDGING}")
-    models.add_argument("--error", action="append", default=[], metavar="[MODEL=]BOUND", help=f"wanted bound on the logit error; default {DEFAULT_ERROR:g}")
-    parser.add_argument("--blinds-per-key", type=int, default=48, metavar="N", help="blinds prepared ahead for each client key; 0 makes each during its request")
+    models.add_argument(
+        "--privacy",
+        action="append",
+        default=[],
+        metavar="[MODEL=]LEVEL",
+        help=f"{' or '.join(Privacy)}; default {Privacy.BOTH_PRIVATE}",
+    )
+    models.add_argument(
+        "--smudging",
+        action="append",
+        default=[],
+        metavar="[MODEL=]BITS",
+        help=f"least smudging bits; default {DEFAULT_SMUDGING}",
+    )
+    models.add_argument(
+        "--error",
+        action="append",
+        default=[],
+        metavar="[MODEL=]BOUND",
+        help=f"wanted bound on the logit error; default {DEFAULT_ERROR:g}",
+    )
+    parser.add_argument(
+        "--blinds-per-key",
+        type=int,
+        default=48,
+        metavar="N",
+        help="blinds prepared ahead for each client key; 0 makes each during its request",
+    )
     parser.add_argument("--key-memory", type=int, default=256, metavar="MIB", help="memory for clients' public keys")
-    parser.add_argument("--plaintext-baseline", action="store_true", help="also answer plaintext rows; for benchmarks, never for patients")
-    parser.add_argument("--json", action="store_true", help="the ready line is JSON anyway; accepted so that every command takes it")
+    parser.add_argument(
+        "--plaintext-baseline",
+        action="store_true",
+        help="also answer plaintext rows; for benchmarks, never for patients",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="the ready line is JSON anyway; accepted so that every command takes it"
+    )
     return parser
 
 
 def _policies(options: argparse.Namespace) -> tuple[Policy, dict[str, Policy]]:
     """The default policy and those of single models, from the three repeatable options."""
-    common, single = Policy(), {}
+    common = Policy()
+    single: dict[str, Policy] = {}
     converters = {"privacy": Privacy, "smudging": int, "error": float}
     entries = [(name, *value.rpartition("=")[::2]) for name in converters for value in getattr(options, name)]
     for name, model, value in sorted(entries, key=lambda entry: bool(entry[1])):
@@ -82,9 +123,9 @@ def run(arguments: list[str]) -> int:
     settings = _settings(_parser().parse_args(arguments))
     logs.start()
     app = App(settings)
-    for name, reason in app.registry.rejected.items():
-        logging.error("model %s is not served: %s", name, reason)
     address = app.start()
+    for name, reason in app.registry.rejected.items():
+        log.error("model %s is not served: %s", name, reason)
     ready = {
         "event": "ready",
         "address": address,

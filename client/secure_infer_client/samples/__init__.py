@@ -1,0 +1,46 @@
+"""The packaged test texts: the held-out split of the ICD-10-CM chapter task, public terminology and nobody's record.
+
+One JSON object a line: {"text": ..., "label": the head's label, "code": the ICD-10-CM code it describes}.
+No 3-character category of these codes occurs among the training texts of the packaged heads.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from importlib import resources
+
+from secure_infer.errors import InvalidInput
+
+PUBLISHED_SEED = 2026
+"""The seed of every published figure on drawn samples."""
+
+FILE = "icd10_test.jsonl"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A diagnosis text, its chapter as the packaged heads label it, and the code it describes."""
+
+    text: str
+    label: str
+    code: str
+
+
+def load() -> list[Sample]:
+    """Every sample of the held-out split, in the file's order."""
+    text = (resources.files(__package__) / FILE).read_text(encoding="utf-8")
+    return [Sample(**json.loads(line)) for line in text.splitlines()]
+
+
+def draw(n: int, seed: int = PUBLISHED_SEED) -> list[Sample]:
+    """`n` distinct samples in seeded order; a smaller draw with the same seed is the head of a larger one.
+
+    Raises InvalidInput unless 1 <= n <= the number of samples.
+    """
+    samples = load()
+    if not 1 <= n <= len(samples):
+        raise InvalidInput(f"samples: expected 1 to {len(samples)}, got {n}")
+    random.Random(seed).shuffle(samples)  # noqa: S311 (a published draw, not a secret)
+    return samples[:n]

@@ -1,0 +1,270 @@
+"""The SDK against a real server process."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from secure_infer_client import AsyncClient, Client
+from secure_infer_client.local_server import LocalServer
+from secure_infer_client.text import embedder
+from shared import linear_head, unit_rows
+
+from secure_infer.errors import (
+    EmbedderMismatch,
+    InvalidInput,
+    ModelChanged,
+    PrivacyRefused,
+    SecureInferError,
+    ServerUnavailable,
+    SettingsError,
+    UnknownModel,
+    UnsupportedHead,
+)
+from secure_infer.heads import Head
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address, model="small") as made:
+        yield made
+
+
+def test_stats_of_a_call(client: Client) -> None:
+    client.predict(unit_rows(1, 8))
+    first = client.last_call.stats
+    client.predict(unit_rows(2, 8))
+    second = client.last_call.stats
+    assert (first.key_bytes, second.key_bytes) == (client.plan.key_bytes, 0)
+    assert (first.records, second.records, second.rounds) == (1, 2, 1)
+    assert second.bytes_up > 2 * client.plan.query_bytes
+    assert second.bytes_down > 2 * client.plan.answer_bytes
+    assert (second.security_bits, second.smudging_bits) == (128, client.plan.smudging_bits)
+    parts = second.embed_ms + second.encrypt_ms + second.network_ms + second.server_ms + second.decrypt_ms
+    assert 0 < parts <= second.total_ms
+    assert second.blinds_ready + second.blinds_inline == 2 * client.plan.products
+    assert client.last_call.model_digest == client.spec.digest
+
+
+def test_last_call_before_any(client: Client) -> None:
+    with pytest.raises(InvalidInput, match="nothing was predicted"):
+        client.last_call  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros(8), "rank 1"),
+        (np.zeros((1, 9)), "expected 8 features"),
+        (np.zeros((0, 8)), "empty"),
+        (np.full((1, 8), np.nan), "NaN"),
+        (np.array([["a"] * 8]), "dtype"),
+        (np.full((1, 8), 2.0), "bound"),
+        (np.full((1, 8), 0.9), "L2 norm"),
+    ],
+)
+def test_bad_input_never_leaves(client: Client, heads: dict[str, Head], x: np.ndarray, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        client.predict(x)
+    good = unit_rows(1, 8)
+    assert np.abs(client.predict(good) - heads["small"].evaluate(good)).max() <= client.plan.error_bound
+
+
+def test_unknown_model(address: str) -> None:
+    with Client(address, model="nobody") as client, pytest.raises(UnknownModel, match="served: binary"):
+        client.predict(unit_rows(1, 8))
+
+
+def test_a_corrupt_artifact_says_so(address: str) -> None:
+    with Client(address, model="corrupt") as client, pytest.raises(UnknownModel, match="does not load"):
+        client.predict(unit_rows(1, 8))
+
+
+@pytest.mark.parametrize("name", ["quadratic", "square"])
+def test_heads_without_a_plan_are_a_named_error(address: str, heads: dict[str, Head], name: str) -> None:
+    x = unit_rows(2, 8)
+    with Client(address, model=name) as client:
+        with pytest.raises(UnsupportedHead, match="affine"):
+            client.predict(x)
+        assert np.allclose(client.evaluate_plaintext(x), heads[name].evaluate(x))
+
+
+def test_privacy_may_be_raised_and_not_lowered(address: str) -> None:
+    with Client(address, model="public") as client:
+        assert client.plan.privacy == "input-private"
+    with Client(address, model="public", privacy="both-private") as client:
+        assert client.plan.privacy == "both-private"
+    with (
+        Client(address, model="small", privacy="input-private") as client,
+        pytest.raises(PrivacyRefused, match="operator"),
+    ):
+        client.predict(unit_rows(1, 8))
+    with pytest.raises(PrivacyRefused, match="expected one of"):
+        Client(address, model="small", privacy="none")
+
+
+def test_nobody_listens() -> None:
+    with (
+        Client("127.0.0.1:1", model="small", timeout=5) as client,
+        pytest.raises(ServerUnavailable, match="no server answers"),
+    ):
+        client.predict(unit_rows(1, 8))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"target": "nowhere"},
+        {"target": ("a:1", "b:2")},
+        {"scheme": "mpc"},
+        {"timeout": 0},
+        {"token": "secret"},
+        {"private_key": "/nonexistent"},
+        {"root_certificates": "/nonexistent"},
+    ],
+)
+def test_settings_are_checked_at_once(arguments: dict) -> None:
+    with pytest.raises(SettingsError):
+        Client(**({"target": "127.0.0.1:1", "model": "m"} | arguments))
+
+
+def test_an_evicted_key_is_uploaded_again(models_dir: Path) -> None:
+    """A server with memory for no more than a few keys forgets the oldest; the client notices nothing but the bytes."""
+    with LocalServer(models_dir, "--key-memory", "0") as server, Client(server.address, model="small") as client:
+        with pytest.raises(SecureInferError, match="exceed"):
+            client.predict(unit_rows(1, 8))
+    with LocalServer(models_dir) as server, Client(server.address, model="small") as client:
+        client.predict(unit_rows(1, 8))
+        again = client._session  # the server restarts on the same port: it has forgotten every key
+        port = server.address.rpartition(":")[2]
+        server.stop()
+        with LocalServer(models_dir, "--listen", f"127.0.0.1:{port}"):
+            client.predict(unit_rows(1, 8))
+            assert client.last_call.stats.key_bytes == client.plan.key_bytes
+            assert again is client._session
+
+
+def test_a_changed_model_is_refused_unless_accepted(tmp_path: Path) -> None:
+    x = unit_rows(1, 8)
+    first, second = linear_head(8, 3, seed=1), linear_head(8, 3, seed=2)
+    first.save(tmp_path / "m.head")
+    asked: list[str] = []
+
+    def accept(spec: object) -> bool:
+        asked.append(spec.digest)  # type: ignore[attr-defined]
+        return True
+
+    with LocalServer(tmp_path) as server:
+        port = server.address.rpartition(":")[2]
+        strict, open_minded = Client(server.address, model="m"), Client(server.address, model="m", accept_model=accept)
+        for client in (strict, open_minded):
+            client.predict(x)
+        assert not asked
+    second.save(tmp_path / "m.head")
+    with LocalServer(tmp_path, "--listen", f"127.0.0.1:{port}"):
+        with pytest.raises(ModelChanged, match="pinned"):
+            strict.predict(x)
+        assert np.abs(open_minded.predict(x) - second.evaluate(x)).max() <= open_minded.plan.error_bound
+        assert asked == [second.digest]
+        with pytest.raises(ModelChanged):  # it stays pinned
+            strict.predict(x)
+    strict.close()
+    open_minded.close()
+
+
+def test_threads_take_turns(client: Client, heads: dict[str, Head]) -> None:
+    x = unit_rows(24, 8)
+    with ThreadPoolExecutor(6) as pool:
+        found = np.concatenate(list(pool.map(lambda row: client.predict(row[None]), x)))
+    assert np.abs(found - heads["small"].evaluate(x)).max() <= client.plan.error_bound
+
+
+def test_concurrent_clients_do_not_mix(address: str, heads: dict[str, Head]) -> None:
+    failures: list[str] = []
+
+    def work(seed: int) -> None:
+        x = unit_rows(12, 8, seed)
+        with Client(address, model="small") as own:
+            if np.abs(own.predict(x) - heads["small"].evaluate(x)).max() > own.plan.error_bound:
+                failures.append(f"seed {seed}")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_a_forked_client_is_a_clear_error(client: Client) -> None:
+    client.predict(unit_rows(1, 8))
+    child = os.fork()
+    if child == 0:
+        try:
+            client.predict(unit_rows(1, 8))
+        except SettingsError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_async_client_has_the_same_surface(address: str, heads: dict[str, Head]) -> None:
+    public = {name for name, _ in inspect.getmembers(Client) if not name.startswith("_")}
+    own = {name for name, _ in inspect.getmembers(AsyncClient) if not name.startswith("_")}
+    assert public - own == set()
+    x = unit_rows(4, 8)
+
+    async def use() -> np.ndarray:
+        async with AsyncClient(address, model="small") as client:
+            halves = await asyncio.gather(client.predict(x[:2]), client.predict(x[2:]))
+            assert client.last_call.stats.records == 2
+            assert (await client.spec()).name == "small"
+            return np.concatenate(halves)
+
+    assert np.abs(asyncio.run(use()) - heads["small"].evaluate(x)).max() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def text_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A model trained on a toy embedder: two features, words and letters."""
+    directory = tmp_path_factory.mktemp("text")
+    base = linear_head(2, 2, scale=1.0, bound=100.0, norm=None)
+    Head(base.layers, labels=base.labels, input_bound=100.0, embedder="toy/1").save(directory / "toy.head")
+    Head(base.layers, labels=base.labels, input_bound=100.0).save(directory / "plain.head")
+    with LocalServer(directory) as running:
+        yield running
+
+
+def toy(texts: list[str]) -> np.ndarray:
+    return np.array([[len(t.split()), len(t) / 10] for t in texts], np.float64)
+
+
+def test_classify_with_an_own_embedder(text_server: LocalServer) -> None:
+    with Client(text_server.address, model="toy", embedder=embedder("toy/1", toy)) as client:
+        found = client.classify(["one two three", "seen on 12/03/2021 by phone 555-123-4567"])
+        assert [len(f.removed) > 0 for f in found] == [False, True]
+        assert all(f.label in client.spec.labels and 0 <= f.probability <= 1 and not f.truncated for f in found)
+        assert all(f.certain == (f.margin > 2 * f.error_bound) for f in found)
+        assert "12/03/2021" not in repr(client.embed(["seen on 12/03/2021"]))
+        explained = client.explain("one two three")
+        assert explained.words == ("one", "two", "three")
+        assert explained.attributions.shape == (3,)
+        assert client.last_call.stats.records == 16  # padded
+        with pytest.raises(InvalidInput, match="list of strings"):
+            client.classify("one")  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput):
+            client.classify([])
+
+
+def test_a_foreign_embedder_is_refused(text_server: LocalServer) -> None:
+    cases = [("toy", embedder("other/1", toy)), ("toy", toy), ("toy", None), ("plain", embedder("toy/1", toy))]
+    for model, given in cases:
+        with Client(text_server.address, model=model, embedder=given) as client, pytest.raises(EmbedderMismatch):  # type: ignore[arg-type]
+            client.classify(["text"])

@@ -1,0 +1,84 @@
+"""Key store, guard, pool and logs, one by one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+import pytest
+from secure_infer_client.keys import SecretKey
+from secure_infer_server.blinds import BlindPool, blind_bytes
+from secure_infer_server.keystore import KeyStore
+from secure_infer_server.logs import JsonLines
+from shared import linear_head
+
+from secure_infer.ckks import planner
+from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.errors import ResourceExhausted
+
+
+def test_key_store_forgets_the_least_recently_used() -> None:
+    store = KeyStore(10)
+    store.put(b"a", b"1234")
+    store.put(b"b", b"1234")
+    assert store.get(b"a") == b"1234"
+    store.put(b"c", b"1234")
+    assert store.get(b"b") is None
+    assert store.get(b"a") is not None
+    store.put(b"a", b"1234")  # again: not counted twice
+    assert len(store) == 2
+    with pytest.raises(ResourceExhausted):
+        store.put(b"d", b"12345678901")
+
+
+@pytest.fixture
+def plan() -> CoefficientPlan:
+    head = linear_head(8, 3)
+    linear = head.as_linear()
+    assert linear is not None
+    return planner.choose(linear, head.contract)
+
+
+def until(condition: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_pool_fills_is_used_once_and_refills(plan: CoefficientPlan) -> None:
+    pool, key = BlindPool(1 << 30, 6), SecretKey(plan.parameters)
+    pool.start()
+    try:
+        pool.warm(plan, key.public_digest, key.public_bytes)
+        until(lambda: pool.level(plan, key.public_digest) == 6)
+        taker = pool.taker(plan, key.public_digest, key.public_bytes)
+        taken = [taker(time.perf_counter) for _ in range(8)]
+        assert len({id(blind) for blind in taken}) == 8
+        assert (taker.ready, taker.inline) == (6, 2)
+        assert taker.waited > 0
+        taker.done()
+        until(lambda: pool.level(plan, key.public_digest) == 6)
+    finally:
+        pool.close()
+
+
+def test_pool_is_bounded_over_keys(plan: CoefficientPlan) -> None:
+    pool = BlindPool(10 * blind_bytes(plan), 6)
+    for number in range(4):
+        pool.taker(plan, bytes([number]) * 32, b"key")
+    assert sum(stock.size for stock in pool._stocks.values()) <= 10 * blind_bytes(plan)
+    assert len(pool._stocks) == 1
+
+
+def test_logs_keep_to_their_fields() -> None:
+    try:
+        raise ValueError("patient Jane Roe")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, 'fault "%s"', ("id",), sys.exc_info())
+    line = json.loads(JsonLines().format(record))
+    assert set(line) == {"time", "level", "logger", "message", "error", "frames"}
+    assert line["error"] == "ValueError"
+    assert "Jane" not in json.dumps(line)

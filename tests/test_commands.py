@@ -1,0 +1,159 @@
+"""The commands as a user runs them: output, JSON, and one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from secure_infer_client import samples
+from secure_infer_client.local_server import LocalServer
+from shared import unit_rows
+
+from secure_infer import cli
+from secure_infer.heads import Head
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "secure_infer.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def failed(*arguments: str | Path, status: int = 1) -> str:
+    """The one line on stderr of a command that must fail."""
+    done = run(*arguments)
+    assert done.returncode == status, done.stderr
+    assert not done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_help_and_version() -> None:
+    assert "secure-infer COMMAND" in run("--help").stdout
+    assert run("--version").stdout.startswith("secure-infer ")
+    assert run().returncode == 2
+    assert "unknown command" in failed("nonsense", status=2)
+
+
+@pytest.mark.parametrize("command", cli.SUMMARIES)
+def test_every_command_has_help_and_json(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    np.save(tmp_path / "x.npy", unit_rows(3, 8).astype(np.float32))
+    return tmp_path / "x.npy"
+
+
+def test_predict(address: str, heads: dict[str, Head], rows: Path) -> None:
+    done = run("predict", "--target", address, "--model", "small", "--embeddings", rows, "--json")
+    found = json.loads(done.stdout)
+    exact = heads["small"].evaluate(np.load(rows))
+    assert np.abs(np.array(found["logits"]) - exact).max() <= found["error_bound"]
+    assert found["labels"] == [heads["small"].labels[i] for i in exact.argmax(axis=1)]
+    assert found["stats"]["records"] == 3
+    assert len(run("predict", "--target", address, "--model", "small", "--embeddings", rows).stdout.splitlines()) == 4
+
+
+def test_predict_with_bad_files(address: str, tmp_path: Path) -> None:
+    base = ("predict", "--target", address, "--model", "small", "--embeddings")
+    assert "cannot be read" in failed(*base, tmp_path / "none.npy")
+    (tmp_path / "text.npy").write_text("hello")
+    assert "not a .npy array" in failed(*base, tmp_path / "text.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    assert "not a .npy array" in failed(*base, tmp_path / "objects.npy")
+    np.savez(tmp_path / "many.npy", a=np.zeros(2))
+    (tmp_path / "many.npy.npz").rename(tmp_path / "many.npy")
+    assert "several arrays" in failed(*base, tmp_path / "many.npy")
+    for name, array in {"rank": np.zeros(8), "width": np.zeros((1, 9)), "nan": np.full((1, 8), np.nan)}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        assert "INVALID_INPUT" in failed(*base, tmp_path / f"{name}.npy")
+
+
+def test_connection_problems(rows: Path) -> None:
+    line = failed("predict", "--target", "127.0.0.1:1", "--model", "m", "--timeout", "5", "--embeddings", rows)
+    assert "no server answers at 127.0.0.1:1" in line
+    assert "HOST:PORT" in failed("predict", "--target", "x", "--model", "m", "--embeddings", rows, status=2)
+
+
+@pytest.fixture(scope="module")
+def packaged() -> object:
+    from secure_infer import models
+
+    with LocalServer(models.path()) as running:
+        yield running.address
+
+
+def test_classify(packaged: str, tmp_path: Path) -> None:
+    base = ("classify", "--target", packaged, "--model", "icd10-chapter-linear")
+    (tmp_path / "texts.txt").write_text("Reiter's disease\n\nAcute appendicitis, call 555-123-4567\n")
+    done = run(*base, "--text", "Fracture of femur", "--file", tmp_path / "texts.txt", "--json")
+    found = json.loads(done.stdout)
+    assert found["predictions"][0]["label"].startswith("XIX")
+    assert [len(p["removed"]) for p in found["predictions"]] == [0, 0, 1]
+    assert "removed before embedding: 1" in run(*base, "--file", tmp_path / "texts.txt").stdout
+    assert "no texts" in failed(*base, status=2)
+    assert "cannot be read" in failed(*base, "--file", tmp_path / "none", status=2)
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    assert "UTF-8" in failed(*base, "--file", tmp_path / "latin")
+
+
+def test_plan_and_inspect(models_dir: Path, heads: dict[str, Head]) -> None:
+    found = json.loads(run("plan", models_dir / "wide.head", "--json").stdout)
+    assert found["chosen"]["parameters"]["degree"] == 8192
+    assert any(c["reason"] for c in found["candidates"])
+    assert "rejected" in run("plan", models_dir / "wide.head").stdout
+    assert "affine" in failed("plan", models_dir / "square.head")
+    found = json.loads(run("inspect", models_dir / "wide.head", "--json").stdout)
+    assert found["digest"] == heads["wide"].digest
+    assert "corrupt.head" in failed("inspect", models_dir / "corrupt.head")
+
+
+def test_certs(tmp_path: Path) -> None:
+    found = json.loads(run("certs", "dev", "--out", tmp_path / "c", "--json").stdout)
+    assert all(Path(path).exists() for path in found.values())
+    assert "nothing was overwritten" in failed("certs", "dev", "--out", tmp_path / "c", status=2)
+
+
+def test_demo_as_json() -> None:
+    done = run("demo", "--texts", "40", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["texts"] == 40
+    assert found["agreement_beyond_twice_the_bound"] == 1.0
+    assert found["max_logit_error"] <= found["error_bound"] <= 1e-3
+    assert set(found["latency_ms"]) == {"embed", "encrypt", "network", "server", "decrypt", "total"}
+    assert (found["bytes_up"] <= 64_000, found["bytes_down"] <= 40_000, found["smudging_bits"] >= 18) == (True,) * 3
+    assert found["server_saw"]["found_in_bytes"] == []
+    assert found["privacy"] == "both-private"
+    shown = run("demo", "--texts", "3").stdout
+    assert "what only the client has" in shown
+    assert samples.draw(1)[0].text[:30] in shown
+    assert "expected 1 to" in failed("demo", "--texts", "0", status=2)
+
+
+def test_missing_packages_name_their_extra() -> None:
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'grpc_health': raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from secure_infer.cli import main; sys.exit(main(['serve', '--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "pip install 'secure-infer[server]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_bench() -> None:
+    found = json.loads(run("bench", "--quick", "--json").stdout)
+    assert found["heads"]["icd10-chapter-linear"]["max_logit_error"] <= 1e-3
