@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from secure_infer.errors import InvalidHead
-from secure_infer.heads import artifact
+from secure_infer.heads import adapters, artifact
 from secure_infer.heads.contract import InputContract, rows
 from secure_infer.heads.layers import Floats, Layer, Linear, Polynomial
 
@@ -109,6 +109,36 @@ class Head:
         """Read an artifact; raises InvalidHead, saying what is wrong, when it is corrupt or of an unknown version."""
         return cls(**artifact.load(Path(path)))
 
+    @classmethod
+    def from_sklearn(
+        cls,
+        estimator: Any,
+        *,
+        input_bound: float | None = None,
+        calibration: ArrayLike | None = None,
+        labels: Sequence[str] | None = None,
+        **arguments: Any,
+    ) -> Head:
+        """A head of a fitted scikit-learn estimator or pipeline; logits equal its `decision_function` (or `predict`).
+
+        input_bound: largest |x_i| accepted; without it, the largest in `calibration`, rows (n, d) as the estimator takes
+        them. labels: default to the estimator's classes. arguments: passed to `Head`.
+        Raises InvalidHead when a part is not supported, saying what is.
+        """
+        layers, classes, largest = adapters.from_sklearn(estimator, calibration)
+        bound = largest if input_bound is None else input_bound
+        if bound is None:
+            raise InvalidHead("from_sklearn: give input_bound, or calibration rows to read it from")
+        return cls(layers, labels=adapters.labels_for(layers, labels or classes), input_bound=bound, **arguments)
+
+    @classmethod
+    def from_torch(
+        cls, module: Any, *, input_bound: float, labels: Sequence[str] | None = None, **arguments: Any
+    ) -> Head:
+        """A head of a torch module (nn.Sequential of Linear, ReLU, Identity, Dropout); arguments: passed to `Head`."""
+        layers = adapters.from_torch(module)
+        return cls(layers, labels=adapters.labels_for(layers, labels), input_bound=input_bound, **arguments)
+
     def __eq__(self, other: object) -> bool:
         return self.digest == other.digest if isinstance(other, Head) else NotImplemented
 
@@ -116,9 +146,8 @@ class Head:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        shape = " -> ".join(
-            [str(self.features)] + [f"{k.kind}({w})" for k, w in zip(self.layers, self._widths(), strict=True)]
-        )
+        kinds = [f"{k.kind}({w})" for k, w in zip(self.layers, self._widths(), strict=True)]
+        shape = " -> ".join([str(self.features), *kinds])
         return f"Head({shape}, {len(self.labels)} labels, |x| <= {self.contract.bound:g}, norm {self.contract.norm})"
 
     def _widths(self) -> list[int]:

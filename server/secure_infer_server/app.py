@@ -24,7 +24,8 @@ SERVICES = (
     keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
 )
-THREADS = 4  # SEAL holds the interpreter lock, so more threads only queue
+THREADS = 16  # SEAL holds the interpreter lock: more threads only keep slow uploads from blocking queries
+CONCURRENT_CALLS = 256
 GRACE_SECONDS = 5.0
 _SLACK = 64 << 10
 
@@ -42,6 +43,7 @@ class App:
         limit = max(largest, 2 << 20) + _SLACK
         self.server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="rpc"),
+            maximum_concurrent_rpcs=CONCURRENT_CALLS,
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
                 ("grpc.max_receive_message_length", limit),

@@ -1,0 +1,111 @@
+"""Heads from models that people already have. Neither scikit-learn nor torch is imported: attributes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from secure_infer.errors import InvalidHead
+from secure_infer.heads.layers import Layer, Linear, ReLU
+
+Floats = NDArray[np.float64]
+
+_SKLEARN = (
+    "linear classifiers and regressors (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier, Ridge, "
+    "LinearRegression), MLPClassifier and MLPRegressor with activation 'relu' or 'identity', and a Pipeline of "
+    "StandardScaler, MinMaxScaler or MaxAbsScaler before one of them"
+)
+_TORCH = "nn.Sequential of Linear, ReLU, Identity and Dropout"
+
+
+def from_sklearn(estimator: Any, calibration: ArrayLike | None) -> tuple[list[Layer], list[str] | None, float | None]:
+    """(layers, labels or None, bound or None) of a fitted estimator; logits equal its `decision_function`.
+
+    calibration: rows (n, d) whose largest |x_i| becomes the bound. Raises InvalidHead for what is not supported.
+    """
+    steps = [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
+    *scalers, model = [step for step in steps if step is not None and not isinstance(step, str)]
+    layers = _model(model)
+    for scaler in reversed(scalers):
+        layers[0] = _scaled(layers[0], *_scaling(scaler))
+    bound = None
+    if calibration is not None:
+        bound = float(np.abs(np.asarray(calibration, dtype=np.float64)).max())
+    return layers, _labels(model), bound
+
+
+def _model(model: Any) -> list[Layer]:
+    name = type(model).__name__
+    if hasattr(model, "coefs_") and hasattr(model, "intercepts_"):
+        if model.activation not in ("relu", "identity"):
+            raise InvalidHead(f"{name}: activation {model.activation!r} is not supported; 'relu' and 'identity' are")
+        layers: list[Layer] = []
+        for weight, bias in zip(model.coefs_, model.intercepts_, strict=True):
+            if layers and model.activation == "relu":
+                layers.append(ReLU())
+            layers.append(Linear(np.asarray(weight).T, bias))
+        return layers
+    if not hasattr(model, "coef_"):
+        raise InvalidHead(f"{name}: not fitted, or not supported; what works: {_SKLEARN}")
+    weight = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64))
+    bias = np.broadcast_to(np.asarray(getattr(model, "intercept_", 0.0), dtype=np.float64).ravel(), (len(weight),))
+    return [Linear(weight, bias)]
+
+
+def _labels(model: Any) -> list[str] | None:
+    classes = getattr(model, "classes_", None)
+    if classes is None or isinstance(classes, list):
+        return None
+    return [str(label) for label in classes]
+
+
+def _scaling(scaler: Any) -> tuple[Floats, Floats]:
+    """(factor, shift) of a scaler that maps x to factor * x + shift."""
+    name = type(scaler).__name__
+    if name == "StandardScaler":
+        factor = np.ones(scaler.n_features_in_) if scaler.scale_ is None else 1.0 / scaler.scale_
+        mean = scaler.mean_ if scaler.with_mean else np.zeros(scaler.n_features_in_)
+        return factor, -mean * factor
+    if name == "MinMaxScaler" and not scaler.clip:
+        return scaler.scale_, scaler.min_
+    if name == "MaxAbsScaler":
+        return 1.0 / scaler.scale_, np.zeros_like(scaler.scale_)
+    raise InvalidHead(f"{name}: not supported in a pipeline; what works: {_SKLEARN}")
+
+
+def _scaled(layer: Layer, factor: Floats, shift: Floats) -> Linear:
+    """`layer` after the scaling of its input: W (f x + s) + b = (W f) x + (b + W s)."""
+    if not isinstance(layer, Linear):
+        raise InvalidHead(f"{layer.kind}: a scaler needs a linear layer after it")
+    return Linear(layer.weight * factor, layer.bias + layer.weight @ shift)
+
+
+def from_torch(module: Any) -> list[Layer]:
+    """Layers of a module; raises InvalidHead, naming the part, for what is not supported."""
+    children = list(module.children()) if type(module).__name__ == "Sequential" else [module]
+    layers: list[Layer] = []
+    for child in children:
+        name = type(child).__name__
+        if name == "Sequential":
+            layers += from_torch(child)
+        elif name == "Linear":
+            bias = None if child.bias is None else _array(child.bias)
+            layers.append(Linear(_array(child.weight), bias))
+        elif name == "ReLU":
+            layers.append(ReLU())
+        elif name not in ("Identity", "Dropout"):
+            raise InvalidHead(f"{name}: not supported; what works: {_TORCH}")
+    return layers
+
+
+def _array(parameter: Any) -> Floats:
+    return np.asarray(parameter.detach().cpu().double().numpy(), dtype=np.float64)
+
+
+def labels_for(layers: Sequence[Layer], labels: Sequence[str] | None) -> list[str]:
+    """`labels`, or "output 0", "output 1", ... as many as the layers need (two for a single output)."""
+    outputs = next((len(layer.bias) for layer in reversed(layers) if isinstance(layer, Linear)), 0)
+    return list(labels) if labels is not None else [f"output {k}" for k in range(max(2, outputs))]
