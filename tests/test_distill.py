@@ -16,7 +16,7 @@ import pytest
 from secure_infer_client import samples
 from secure_infer_client.commands import distill as command
 
-from secure_infer.distill import evaluate, icd9, icd10, pipeline
+from secure_infer.distill import evaluate, icd9, icd10, packaged, pipeline
 from secure_infer.distill.ranges import logit_range, smudging_bits
 from secure_infer.distill.train import Settings
 from secure_infer.errors import InvalidInput, SettingsError, UnsupportedHead
@@ -107,6 +107,12 @@ def test_other_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(icd10, "TABULAR_SHA256", "0" * 64)
     with pytest.raises(InvalidInput, match=r"got sha256 .* install simple-icd-10-cm==1\.5\.0"):
         icd10.build()
+
+
+def test_a_missing_data_package_names_itself() -> None:
+    with pytest.raises(ModuleNotFoundError) as caught:
+        packaged.read("a_package_that_is_not_there", "file")
+    assert caught.value.name == "a_package_that_is_not_there"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tenseal.sealapi as sealapi
@@ -42,7 +43,7 @@ class SecretKey:
         self.parameters = parameters
         self._ring = seal.ring(parameters)
         self._key: sealapi.SecretKey | None = sealapi.KeyGenerator(self._ring.context).secret_key()
-        self._encryptor = sealapi.Encryptor(self._ring.context, self._key)
+        self._encryptor: sealapi.Encryptor | None = sealapi.Encryptor(self._ring.context, self._key)
         self._masks: list[_Mask] = []
         self._rows: dict[tuple[int, int], NDArray[np.float64]] = {}
         self.public_bytes = self._public()
@@ -50,7 +51,7 @@ class SecretKey:
 
     def _public(self) -> bytes:
         """The public key as it travels: c0 of an encryption of zero, and the seed of its uniform half."""
-        zero = self._encryptor.encrypt_zero_symmetric(self._ring.key_level)
+        zero = self._live(self._encryptor).encrypt_zero_symmetric(self._ring.key_level)
         c0, seed = sealio.parse_seeded(sealio.saved(zero), len(self.parameters.primes), self.parameters.degree)
         return pack_residues(c0, self.parameters.primes) + seed
 
@@ -60,8 +61,7 @@ class SecretKey:
             self._masks.append(self._mask())
 
     def _mask(self) -> _Mask:
-        self._require_key()
-        zero = self._encryptor.encrypt_zero_symmetric()
+        zero = self._live(self._encryptor).encrypt_zero_symmetric()
         c0, seed = sealio.parse_seeded(sealio.saved(zero), len(self.parameters.data_primes), self.parameters.degree)
         return _Mask(c0, seed, os.getpid())
 
@@ -88,12 +88,11 @@ class SecretKey:
 
     def _polynomial(self) -> NDArray[np.int8]:
         """The secret's coefficients (N,), each -1, 0 or 1."""
-        self._require_key()
         degree, primes = self.parameters.degree, self.parameters.data_primes
         carrier = np.zeros((2, len(primes), degree), np.uint64)
         carrier[1] = 1  # the constant polynomial 1 in NTT form: decryption gives 0 + 1·s
         plain = sealapi.Plaintext()
-        sealapi.Decryptor(self._ring.context, self._key).decrypt(self._ring.load(carrier), plain)
+        sealapi.Decryptor(self._ring.context, self._live(self._key)).decrypt(self._ring.load(carrier), plain)
         slots = np.array(sealapi.CKKSEncoder(self._ring.context).decode_complex(plain))
         secret = np.rint(_coefficients(slots, degree))
         if np.abs(secret).max() > 1:
@@ -102,16 +101,17 @@ class SecretKey:
 
     def destroy(self) -> None:
         """Forget the secret; SEAL clears its memory."""
-        self._key = None
-        del self._encryptor
+        self._key = self._encryptor = None
         self._masks.clear()
         for matrix in self._rows.values():
             matrix.fill(0)
         self._rows.clear()
 
-    def _require_key(self) -> None:
-        if self._key is None:
+    @staticmethod
+    def _live(secret: Any) -> Any:
+        if secret is None:
             raise InternalFault("the secret key was destroyed")
+        return secret
 
 
 def _coefficients(slots: NDArray[np.complex128], degree: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -77,6 +78,7 @@ class Session:
         self._reason = ""
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="secure-infer-mask")
         self._preparing: Future[None] | None = None
+        self._process = os.getpid()
 
     # What is served.
 
@@ -107,13 +109,11 @@ class Session:
         spec = wire_models.from_proto(response.model)
         if spec.name != self._model:
             raise PlanRefused(f"asked for model {self._model!r}, the server described {spec.name[:64]!r}")
-        if (
-            self._spec is not None
-            and spec.digest != self._spec.digest
-            and not (self._accept_model and self._accept_model(spec))
-        ):
+        # All of it is pinned, not the digest alone: a client cannot recompute the digest of a model it does not have.
+        if self._spec is not None and spec != self._spec and not (self._accept_model and self._accept_model(spec)):
             raise ModelChanged(
-                f"model {self._model!r} changed on the server: pinned {self._spec.digest[:12]}…, now {spec.digest[:12]}…. "
+                f"model {self._model!r} changed on the server: pinned {self._spec.digest[:12]}…, now {spec.digest[:12]}… "
+                "or another description of it. "
                 "Check with its operator, then make a new client or pass accept_model"
             )
         self._plan, self._reason = None, response.no_plan_reason or "the server offers no plan"
@@ -150,7 +150,7 @@ class Session:
         except (ModelChanged, PlanRefused):
             # The server says that what was pinned is stale. Nothing was evaluated, so nothing about the key can leak.
             self._refresh()
-        return self._exchange_once(rows, costs)
+        return self._exchange_once(self.spec.contract.check(rows), costs)
 
     def _exchange_once(self, rows: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
         spec, plan = self.spec, self.plan
@@ -231,9 +231,9 @@ class Session:
 
     def _settle(self) -> None:
         """Wait for the mask that is being made: keys are used by one thread at a time."""
-        if self._preparing is not None:
+        if self._preparing is not None and self._process == os.getpid():
             self._preparing.result()
-            self._preparing = None
+        self._preparing = None
 
     def _destroy_key(self) -> None:
         self._settle()

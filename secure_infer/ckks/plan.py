@@ -41,6 +41,7 @@ PK0_SHARE = 0.05
 """Largest share of a zero encryption's ternary randomness that a forged public key may read from the answers."""
 
 MAX_ANSWER_BYTES = 48 << 20
+MAX_READING = 1 << 23  # elements of the matrix with which a client reads answers
 CALL_BYTES = 2 << 20
 
 
@@ -186,6 +187,7 @@ class CoefficientPlan:
             1 <= per <= max(1, degree // self.span) and (self.ciphertexts == 1 or per == 1),
             f"packing: {per} rows of {self.span} coefficients do not fit N = {degree}",
         )
+        _require(per * degree <= MAX_READING, f"packing: reading {per} answers of N = {degree} takes too much memory")
         for name, value in (("input_scale", self.input_scale), ("weight_scale", self.weight_scale)):
             _require(1 <= value < 1 << 62, f"{name}: expected 1 to 2^62, got {value}")
         positive = (self.answer_range, self.error_bound, self.failure_probability)
@@ -214,17 +216,18 @@ class CoefficientPlan:
         _require(self.flood > 0 and self.smudging_bits > 0, "both-private: expected a flood")
         _require(SIGMAS * self.flood <= self.error_bound, "error_bound: smaller than six sigma of the flood")
         _require(
-            per == 1 or per <= self.forged_key_cap(self.parameters.degree, self.answer_range, self.flood),
+            per == 1 or per <= self.forged_key_cap(self.parameters.degree, self.first_prime / unit, self.flood),
             f"packing: {per} answers under one zero encryption give a forged public key more than {PK0_SHARE:.0%} of it",
         )
 
     @staticmethod
-    def forged_key_cap(degree: int, answer_range: float, flood: float) -> int:
+    def forged_key_cap(degree: int, window: float, flood: float) -> int:
         """Answers one zero encryption can blind against a key holder who forged pk0 (at least one).
 
-        Each answer tells log2(q / 12 sigma) bits about the ternary randomness u, which has log2(3) N bits.
+        window: the answers' modulus in logits, q0/unit. Each answer lets log2(window / 12 sigma) bits about the ternary
+        randomness u, which has log2(3) N bits, be read reliably.
         """
-        bits = math.log2(max(2.0, WINDOW * answer_range / (12 * flood)))
+        bits = math.log2(max(2.0, window / (12 * flood)))
         return max(1, int(PK0_SHARE * 1.58 * degree / bits))
 
     def check_for(self, contract: InputContract, outputs: int, privacy: Privacy) -> None:

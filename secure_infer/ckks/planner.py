@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.ckks import seal
 from secure_infer.ckks.parameters import MAX_MODULUS_BITS, MAX_PRIME_BITS, MIN_PRIME_BITS, Parameters
-from secure_infer.ckks.plan import NOISE, SIGMAS, WINDOW, CoefficientPlan, Privacy
+from secure_infer.ckks.plan import MAX_READING, NOISE, SIGMAS, WINDOW, CoefficientPlan, Privacy
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
 
@@ -74,6 +74,11 @@ def _weight_scale(linear: Linear, contract: InputContract, budget: float) -> int
     )
 
 
+def _filled(per: int, outputs: int) -> int:
+    """Rows a product when as many products as `per` takes are evenly filled."""
+    return -(-outputs // -(-outputs // per))
+
+
 def _packed_norm(weights: NDArray[np.int64], per: int) -> float:
     squares = (weights.astype(np.float64) ** 2).sum(axis=1)
     return math.sqrt(max(squares[i : i + per].sum() for i in range(0, len(squares), per)))
@@ -103,9 +108,9 @@ def _demand(
     answer_range = 2.0 ** math.ceil(math.log2(max(largest_logit(linear, contract), least_range)))
     flood = error / 8 if private else 0.0
     per = min(max(1, degree // features), outputs)
+    per = _filled(min(per, MAX_READING // degree), outputs)
     if private:
-        per = min(per, CoefficientPlan.forged_key_cap(degree, answer_range, flood))
-    per = -(-outputs // -(-outputs // per))  # the same number of products, evenly filled
+        per = _filled(min(per, CoefficientPlan.forged_key_cap(degree, WINDOW * answer_range, flood)), outputs)
     norm = _packed_norm(integer_weights(linear, weight_scale), per)
     encryption = SIGMAS * NOISE * math.sqrt(4 * degree / 3 + 1) / (error / 20)
     least = max(encryption, 2.0**smudging * NOISE * norm / flood if private else SIGMAS * NOISE * norm / (error / 20))
@@ -117,7 +122,7 @@ def _demand(
         per=per,
         norm=norm,
         least_scale=least,
-        most_scale=max(least, min(most, weight_scale * 2.0**61 / contract.bound)),
+        most_scale=max(least, min(most, weight_scale * 2.0**61 / max(1.0, contract.bound))),
         least_unit=5 * math.sqrt(degree / 18 + 1) / (error / 20),
     )
 
@@ -173,6 +178,10 @@ def _compile(
     unit = scale / (parameters.data_modulus // parameters.data_primes[0])
     if primes > 1 and unit < demand.least_unit:
         raise UnsupportedHead(f"{parameters}: rescaling would cost more than a twentieth of the wanted error")
+    if demand.flood:
+        # Prime sizes round up, so the window may be wider than was reckoned with.
+        cap = CoefficientPlan.forged_key_cap(degree, parameters.data_primes[0] / unit, demand.flood)
+        demand = replace(demand, per=_filled(min(demand.per, cap), len(linear.bias)))
     answer_bits = _answer_bits(parameters, unit, demand.flood) if demand.flood else 0
     reached = _smudging(demand, scale) if demand.flood else 0
     if reached < smudging and demand.flood:

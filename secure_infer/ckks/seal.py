@@ -123,5 +123,8 @@ def ring(parameters: Parameters) -> Ring:
 def parameters(degree: int, data_bits: tuple[int, ...], special_bits: int | None = None) -> Parameters:
     """Parameters with SEAL's choice of primes of these sizes."""
     bits = [*data_bits, *([] if special_bits is None else [special_bits])]
-    primes = [int(modulus.value()) for modulus in sealapi.CoeffModulus.Create(degree, bits)]
+    try:
+        primes = [int(modulus.value()) for modulus in sealapi.CoeffModulus.Create(degree, bits)]
+    except (RuntimeError, ValueError) as error:
+        raise PlanRefused(f"modulus chain: no primes of {bits} bits at N = {degree} ({error})") from None
     return Parameters(degree, tuple(primes[: len(data_bits)]), None if special_bits is None else primes[-1])

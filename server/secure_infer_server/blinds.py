@@ -163,8 +163,9 @@ class BlindPool:
             )
             blind = seal.ring(stock.plan.parameters).load(residues)
             with self._lock:
-                stock.pending -= 1
-                stock.ready.append(blind)
+                stock.pending = max(0, stock.pending - 1)
+                if len(stock.ready) < stock.capacity:  # else made for a stock that was dropped and begun anew
+                    stock.ready.append(blind)
         if not self._closed:
             log.error("the blinding process ended; starting another")
             with self._lock:

@@ -21,7 +21,7 @@ from secure_infer.ckks.residues import unpack_residues
 from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import CallFailed, MalformedRequest, ModelChanged, PlanRefused, PrivacyRefused
 from secure_infer_server.blinds import BlindPool, BlindTaker
-from secure_infer_server.guard import refuse_secret_streams, refuse_ternary
+from secure_infer_server.guard import refuse_secret_streams, refuse_ternary, refuse_ternary_query
 from secure_infer_server.keystore import KeyStore
 from secure_infer_server.registry import Registry, ServedModel
 
@@ -171,5 +171,6 @@ def load_query(plan: CoefficientPlan, query: Sequence[bytes]) -> list[seal.Ciphe
             refuse_secret_streams(data)
             raise MalformedRequest(f"ciphertext: expected {expected} bytes for {plan.parameters}, got {len(data)}")
         c0 = unpack_residues(data[:-SEED_BYTES], plan.parameters.degree, plan.parameters.data_primes, "ciphertext")
+        refuse_ternary_query(c0, plan.parameters.data_primes)
         ciphertexts.append(ring.expand(c0, data[-SEED_BYTES:]))
     return ciphertexts

@@ -4,13 +4,15 @@ SEAL streams carry no type, so the layout has to tell. Recognised, uncompressed 
 the bytes or inside other bytes:
     a SEAL SecretKey (or Plaintext: the two have one layout, and neither has any business here)
     a TenSEAL context serialised with its secret key (a protobuf around such a stream)
-and, as a public key of the right length whose c0 is a ternary polynomial, in coefficient or NTT form: the secret itself.
+and the secret polynomial itself, ternary, in the place of c0: in a public key in coefficient or NTT form, in a query in
+coefficient form (its NTT form looks like any ciphertext, and telling would cost every query a transform).
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import zstandard
@@ -22,7 +24,7 @@ from secure_infer.ckks.sealio import HEADER, MAGIC
 from secure_infer.errors import SecretKeyReceived
 
 _MARK = struct.pack("<HB", MAGIC, HEADER.size)
-_MAX_BODY = 64 << 20
+_ENOUGH = 4096  # bytes of a body that show its layout; decompressing no more disarms bombs
 _PLAIN = struct.Struct("<32sQd")  # parms_id, coefficient count, scale; then the coefficients' array
 _MESSAGE = (
     "the bytes have the structure of a secret key ({what}); they were dropped and not stored. Only public keys and "
@@ -31,23 +33,19 @@ _MESSAGE = (
 
 
 def _body(data: bytes, at: int) -> bytes:
-    """The body of the SEAL stream at `at`, decompressed within bounds; empty when there is none."""
+    """The first bytes of the body of the SEAL stream at `at`, decompressed; empty when there is none."""
     if len(data) - at < HEADER.size:
         return b""
-    _, _, _, _, mode, _, size = HEADER.unpack_from(data, at)
-    raw = data[at + HEADER.size : at + size] if HEADER.size < size <= len(data) - at else data[at + HEADER.size :]
+    mode = HEADER.unpack_from(data, at)[4]
+    raw = memoryview(data)[at + HEADER.size :]
     try:
         if mode == 1:
-            return zlib.decompressobj().decompress(raw, _MAX_BODY)
+            return zlib.decompressobj().decompress(raw, _ENOUGH)
         if mode == 2:
-            return (
-                zstandard.ZstdDecompressor(max_window_size=1 << 27)
-                .decompressobj()
-                .decompress(raw[:_MAX_BODY])[:_MAX_BODY]
-            )
+            return zstandard.ZstdDecompressor(max_window_size=1 << 24).stream_reader(raw).read(_ENOUGH)
     except (zlib.error, zstandard.ZstdError):
         return b""
-    return raw
+    return bytes(raw[:_ENOUGH])
 
 
 def _is_secret(body: bytes) -> bool:
@@ -73,12 +71,22 @@ def refuse_secret_streams(data: bytes) -> None:
         at = data.find(_MARK, at + 1)
 
 
+def refuse_ternary_query(c0: Residues, primes: Sequence[int]) -> None:
+    """Raise SecretKeyReceived when c0 (primes, N) of a query holds coefficients of a ternary polynomial."""
+    if _ternary(c0[:, :256], primes):
+        raise SecretKeyReceived(_MESSAGE.format(what="a ternary polynomial in coefficient form"))
+
+
+def _ternary(residues: Residues, primes: Sequence[int]) -> bool:
+    top = np.array(primes, np.uint64)[:, None] - np.uint64(1)
+    return bool(((residues <= 1) | (residues == top)).all())
+
+
 def refuse_ternary(plan: CoefficientPlan, c0: Residues) -> None:
     """Raise SecretKeyReceived when c0 (all primes, N) of a public key is a ternary polynomial."""
     primes = plan.parameters.data_primes
     data = c0[: len(primes)]
     ring = seal.ring(plan.parameters)
     for form, residues in (("coefficient", data), ("NTT", ring.coefficients(data))):
-        top = np.array(primes, np.uint64)[:, None] - np.uint64(1)
-        if ((residues <= 1) | (residues == top)).all():
+        if _ternary(residues, primes):
             raise SecretKeyReceived(_MESSAGE.format(what=f"a ternary polynomial in {form} form"))

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from adversary import random_head
+from adversary import Served, random_head
 from secure_infer_client.local_server import LocalServer
-
-from secure_infer.heads import Head
-
-
-@dataclass(frozen=True)
-class Served:
-    """A server process of its own on loopback, and the one model it serves both-private."""
-
-    address: str
-    model: str
-    head: Head
 
 
 @pytest.fixture(scope="session")

@@ -53,27 +53,28 @@ def test_a_small_range_takes_a_small_ring() -> None:
     scale=st.floats(1e-3, 100),
     bound=st.floats(0.01, 10),
     norm=st.none() | st.floats(0.1, 10),
+    error=st.sampled_from([1e-4, 1e-3, 2.7e-3, 1.5e-2, 9e-2]),
     privacy=st.sampled_from(list(Privacy)),
 )
 def test_every_plan_keeps_the_rule(
-    features: int, outputs: int, scale: float, bound: float, norm: float | None, privacy: Privacy
+    features: int, outputs: int, scale: float, bound: float, norm: float | None, error: float, privacy: Privacy
 ) -> None:
     head = linear_head(features, outputs, scale=scale, bound=bound, norm=norm)
     linear = head.as_linear()
     assert linear is not None
-    plan = planner.choose(linear, head.contract, privacy=privacy)
+    plan = planner.choose(linear, head.contract, privacy=privacy, error=error)
     plan.check_for(head.contract, outputs, privacy)
     largest = planner.largest_logit(linear, head.contract)
     assert plan.parameters.total_bits <= MAX_MODULUS_BITS[plan.parameters.degree]
     assert plan.first_prime / plan.unit >= WINDOW * plan.answer_range >= WINDOW * largest
-    assert plan.error_bound <= 1e-3 * (1 + 1e-9)
+    assert plan.error_bound <= error * (1 + 1e-9)
     if privacy is Privacy.BOTH_PRIVATE:
         weights = planner.integer_weights(linear, plan.weight_scale).astype(float)
         worst = max(np.linalg.norm(weights[list(plan.rows(p))]) for p in range(plan.products))
         reached = math.log2(plan.flood * plan.input_scale * plan.weight_scale / (NOISE * worst)) if worst else 40
         assert reached + 1e-6 >= plan.smudging_bits >= 18
         assert plan.answers_per_product <= max(
-            1, plan.forged_key_cap(plan.parameters.degree, plan.answer_range, plan.flood)
+            1, plan.forged_key_cap(plan.parameters.degree, plan.first_prime / plan.unit, plan.flood)
         )
 
 
