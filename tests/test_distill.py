@@ -17,7 +17,7 @@ from secure_infer_client import samples
 from secure_infer_client.commands import distill as command
 
 from secure_infer.distill import evaluate, icd9, icd10, packaged, pipeline
-from secure_infer.distill.ranges import logit_range, smudging_bits
+from secure_infer.distill.ranges import logit_range
 from secure_infer.distill.train import Settings
 from secure_infer.errors import InvalidInput, SettingsError, UnsupportedHead
 from secure_infer.heads import Head, Linear, Polynomial, ReLU
@@ -148,19 +148,10 @@ def test_quadratic_range_holds_and_is_not_loose() -> None:
     assert seen <= logit_range(head) <= 3 * seen
 
 
-def test_smudging_bits_of_a_known_head() -> None:
-    weight = np.zeros((21, 384))
-    weight[0, 0] = 31.9 / 1.001
-    expected = 60 - np.log2(1.001 * np.sqrt(32) / 2e-4) - np.log2(2.1 * 32) - np.log2(3.24 * 31.9 / 1.001 / 1.25e-4)
-    assert smudging_bits(_head(Linear(weight), labels=21)) == pytest.approx(expected)
-
-
 def test_ranges_refuse_what_they_cannot_bound() -> None:
     head = _head(Linear(np.ones((3, 4))), ReLU())
     with pytest.raises(UnsupportedHead, match="expected a linear"):
         logit_range(head)
-    with pytest.raises(UnsupportedHead, match="expected a linear head"):
-        smudging_bits(head)
 
 
 def test_temperature_undoes_a_scale() -> None:

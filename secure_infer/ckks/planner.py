@@ -62,13 +62,15 @@ def _weight_scale(linear: Linear, contract: InputContract, budget: float) -> int
         1.0,
         min(contract.bound * contract.features / 4, contract.largest_norm * math.sqrt(contract.features / 12)) / budget,
     )
-    for _ in range(8):
+    previous = math.inf
+    for _ in range(64):
         if scale * float(np.abs(linear.weight).max()) >= 2.0**62:
             break
         error = weight_error(linear, contract, math.ceil(scale))
         if error <= budget:
             return math.ceil(scale)
-        scale *= 1.02 * error / budget
+        scale *= max(1.02 * error / budget, 2.0 if error >= previous else 1.0)
+        previous = error
     raise UnsupportedHead(
         "weights: too large to be rounded within the wanted error; ask for a larger error or scale the features"
     )

@@ -98,7 +98,8 @@ def _encryption(own: dict[str, Any]) -> str:
         return ""
     return (
         f"| Frobenius norm of the weights | {own['frobenius_norm']:.1f} |\n"
-        f"| smudging bits in one 60-bit product, logit error at most 1e-3 | {own['smudging_bits']:.1f} |\n"
+        f"| encrypted evaluation, model private too | {own['plan']}: {own['smudging_bits']} smudging bits, "
+        f"logit error at most {own['error_bound']:.1e} |\n"
     )
 
 

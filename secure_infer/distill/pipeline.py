@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_infer.ckks import planner
 from secure_infer.distill import icd9, icd10, train
 from secure_infer.distill.evaluate import fit_temperature, scores
-from secure_infer.distill.ranges import logit_range, smudging_bits
+from secure_infer.distill.ranges import logit_range
 from secure_infer.heads import Head, Layer
 
 CHUNK = 1024
@@ -97,9 +98,12 @@ def _finish(layers: Sequence[Layer], identity: str, parts: dict[str, _Part], fac
     own: dict[str, Any] = {"range": round(logit_range(head), 4)}
     linear = head.as_linear()
     if linear is not None:
+        plan = planner.choose(linear, head.contract)
         own |= {
             "frobenius_norm": round(float(np.linalg.norm(linear.weight)), 4),
-            "smudging_bits": round(smudging_bits(head), 2),
+            "plan": str(plan.parameters),
+            "smudging_bits": plan.smudging_bits,
+            "error_bound": plan.error_bound,
         }
     for name in ("validation", "test", "test_inclusion_terms", "icd9"):
         head.contract.check(parts[name].x)

@@ -9,9 +9,10 @@ from secure_infer_client import samples
 from secure_infer_client.text import MiniLM
 
 from secure_infer import models
+from secure_infer.ckks import planner
 from secure_infer.distill.card import card
 from secure_infer.distill.icd10 import CHAPTERS
-from secure_infer.distill.ranges import logit_range, smudging_bits
+from secure_infer.distill.ranges import logit_range
 from secure_infer.heads import Head
 
 NAMES = ["icd10-chapter-linear", "icd10-chapter"]
@@ -67,7 +68,8 @@ def test_stated_figures_are_those_of_the_weights(named: tuple[str, Head]) -> Non
     own = head.facts["head"]
     assert own["range"] == pytest.approx(logit_range(head), abs=1e-3)
     if "smudging_bits" in own:
-        assert own["smudging_bits"] == pytest.approx(smudging_bits(head), abs=0.01)
+        plan = planner.choose(head.as_linear(), head.contract)
+        assert (own["smudging_bits"], own["error_bound"]) == (plan.smudging_bits, plan.error_bound)
 
 
 def test_the_heads_are_worth_shipping() -> None:
@@ -75,8 +77,9 @@ def test_the_heads_are_worth_shipping() -> None:
     assert fast.facts["head"]["test"]["accuracy"] >= 0.715
     assert accurate.facts["head"]["test"]["accuracy"] >= 0.735
     assert logit_range(fast) <= 31
-    assert smudging_bits(fast) >= 18
-    assert logit_range(accurate) <= 64
+    assert fast.facts["head"]["smudging_bits"] >= 18
+    assert fast.facts["head"]["error_bound"] <= 1e-3
+    assert logit_range(accurate) <= 128
 
 
 def test_features_that_do_not_vary_have_no_weight(named: tuple[str, Head]) -> None:
