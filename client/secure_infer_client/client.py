@@ -145,12 +145,11 @@ class Client:
             rows = self._session.spec.contract.check(embedder(variants))
             logits = self._scored(rows, perf_counter() - started)
             spec = self._session.spec
-            best = int(spec.probabilities(logits[:1])[0].argmax())
             if spec.outputs == 1:
-                scores = logits[:, 0] if best else -logits[:, 0]
+                scores = logits[:, 0] * (1 if logits[0, 0] > 0 else -1)
             else:
-                scores = logits[:, best]
-            return Explanation(spec.labels[best], tuple(words), scores[0] - scores[1 : len(words) + 1])
+                scores = logits[:, int(logits[0].argmax())]
+            return Explanation(spec.decide(logits[:1])[0], tuple(words), scores[0] - scores[1 : len(words) + 1])
 
     def evaluate_plaintext(self, x: Any) -> NDArray[np.float64]:
         """Logits from the server's plaintext baseline: it sees x. For benchmarks on public data; off on most servers."""
@@ -227,12 +226,11 @@ class Client:
         self, logits: NDArray[np.float64], removed: Sequence[tuple[Any, ...]], windows: Sequence[int]
     ) -> list[Prediction]:
         spec, bound = self._session.spec, self._session.plan.error_bound
-        probabilities, margins = spec.probabilities(logits), spec.margins(logits)
-        best = logits.argmax(axis=1) if spec.outputs > 1 else (logits[:, 0] > 0).astype(int)
+        probabilities, margins, decided = spec.probabilities(logits), spec.margins(logits), spec.decide(logits)
         return [
             Prediction(
-                label=spec.labels[best[i]],
-                probability=float(probabilities[i, best[i]]),
+                label=decided[i],
+                probability=float(probabilities[i].max()),
                 logits=logits[i],
                 margin=float(margins[i]),
                 error_bound=bound,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 class Prediction:
     """One classified text.
 
-    label: the most probable class. probability: calibrated, in [0, 1]. logits: float64 (K,).
+    label: the most probable class (multilabel: those that hold, joined; regression: the numbers).
+    probability: of the most probable label, calibrated, in [0, 1]; NaN for regression. logits: float64 (K,).
     margin: the best logit's lead (|logit| for a binary head). error_bound: stated bound on each logit's error.
     certain: margin > 2 * error_bound, so that encryption cannot have changed the label.
     removed: what de-identification took out of the text before it was embedded; it never leaves this machine.

@@ -10,19 +10,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from secure_infer.errors import InvalidHead
 from secure_infer.heads.layers import Layer, Linear, ReLU
+from secure_infer.heads.task import Task
 
 Floats = NDArray[np.float64]
 
 _SKLEARN = (
     "linear classifiers and regressors (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier, Ridge, "
-    "LinearRegression), MLPClassifier and MLPRegressor with activation 'relu' or 'identity', and a Pipeline of "
-    "StandardScaler, MinMaxScaler or MaxAbsScaler before one of them"
+    "LinearRegression), OneVsRestClassifier around one, MLPClassifier and MLPRegressor with activation 'relu' or "
+    "'identity', and a Pipeline of StandardScaler, MinMaxScaler or MaxAbsScaler before one of them"
 )
 _TORCH = "nn.Sequential of Linear, ReLU, Identity and Dropout"
 
 
-def from_sklearn(estimator: Any, calibration: ArrayLike | None) -> tuple[list[Layer], list[str] | None, float | None]:
-    """(layers, labels or None, bound or None) of a fitted estimator; logits equal its `decision_function`.
+def from_sklearn(
+    estimator: Any, calibration: ArrayLike | None
+) -> tuple[list[Layer], list[str] | None, Task, float | None]:
+    """(layers, labels or None, task, bound or None) of a fitted estimator; logits equal its `decision_function`.
 
     calibration: rows (n, d) whose largest |x_i| becomes the bound. Raises InvalidHead for what is not supported.
     """
@@ -34,11 +37,22 @@ def from_sklearn(estimator: Any, calibration: ArrayLike | None) -> tuple[list[La
     bound = None
     if calibration is not None:
         bound = float(np.abs(np.asarray(calibration, dtype=np.float64)).max())
-    return layers, _labels(model), bound
+    labels, task = _meaning(model)
+    return layers, labels, task, bound
 
 
 def _model(model: Any) -> list[Layer]:
     name = type(model).__name__
+    if name == "OneVsRestClassifier":
+        parts = [_model(part)[0] for part in model.estimators_]
+        if not all(isinstance(part, Linear) and len(part.bias) == 1 for part in parts):
+            raise InvalidHead(f"{name}: works around linear classifiers; what works: {_SKLEARN}")
+        return [
+            Linear(
+                np.concatenate([p.arrays()["weight"] for p in parts]),
+                np.concatenate([p.arrays()["bias"] for p in parts]),
+            )
+        ]
     if hasattr(model, "coefs_") and hasattr(model, "intercepts_"):
         if model.activation not in ("relu", "identity"):
             raise InvalidHead(f"{name}: activation {model.activation!r} is not supported; 'relu' and 'identity' are")
@@ -55,11 +69,15 @@ def _model(model: Any) -> list[Layer]:
     return [Linear(weight, bias)]
 
 
-def _labels(model: Any) -> list[str] | None:
+def _meaning(model: Any) -> tuple[list[str] | None, Task]:
+    """Labels, where the model has them, and what its outputs mean."""
     classes = getattr(model, "classes_", None)
-    if classes is None or isinstance(classes, list):
-        return None
-    return [str(label) for label in classes]
+    if classes is None:
+        return None, Task.REGRESSION
+    binarizer = getattr(model, "_label_binarizer", None)
+    multilabel = getattr(model, "multilabel_", False) or str(getattr(binarizer, "y_type_", "")).startswith("multilabel")
+    names = [str(label) for label in classes]
+    return names, Task.MULTILABEL if multilabel else Task.CLASSIFICATION
 
 
 def _scaling(scaler: Any) -> tuple[Floats, Floats]:
@@ -105,7 +123,7 @@ def _array(parameter: Any) -> Floats:
     return np.asarray(parameter.detach().cpu().double().numpy(), dtype=np.float64)
 
 
-def labels_for(layers: Sequence[Layer], labels: Sequence[str] | None) -> list[str]:
-    """`labels`, or "output 0", "output 1", ... as many as the layers need (two for a single output)."""
+def labels_for(layers: Sequence[Layer], labels: Sequence[str] | None, task: Task) -> list[str]:
+    """`labels`, or "output 0", "output 1", ... as many as the layers and the task need."""
     outputs = next((len(layer.bias) for layer in reversed(layers) if isinstance(layer, Linear)), 0)
-    return list(labels) if labels is not None else [f"output {k}" for k in range(max(2, outputs))]
+    return list(labels) if labels is not None else [f"output {k}" for k in range(task.labels(outputs))]

@@ -2,7 +2,7 @@
 
     metadata["secure_infer"] = {"format": 1, "layers": ["linear", ...], "labels": [...], "input_bound": 1.0,
                                 "input_norm": 1.0, "public_layers": 0, "embedder": null, "temperature": 1.0,
-                                "facts": {...}, "digest": "<sha256>"}
+                                "facts": {...}, "digest": "<sha256>"}           and "task" where it is not classification
     tensors "0.weight", "0.bias", "1.coefficients", ...     float64, numbered by layer
 
 The digest covers everything that changes an answer; it is checked on load, so a changed byte is refused.
@@ -23,6 +23,7 @@ from safetensors.numpy import save as to_bytes
 
 from secure_infer.errors import InvalidHead
 from secure_infer.heads.layers import layer_from
+from secure_infer.heads.task import Task
 
 if TYPE_CHECKING:
     from secure_infer.heads.head import Head
@@ -37,7 +38,8 @@ def _tensors(head: Head) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
 
 
 def _header(head: Head) -> dict[str, Any]:
-    return {
+    task = {} if head.task is Task.CLASSIFICATION else {"task": str(head.task)}
+    return task | {
         "format": FORMAT,
         "layers": [layer.kind for layer in head.layers],
         "labels": list(head.labels),

@@ -13,13 +13,15 @@ from secure_infer.errors import InvalidHead
 from secure_infer.heads import adapters, artifact
 from secure_infer.heads.contract import InputContract, rows
 from secure_infer.heads.layers import Floats, Layer, Linear, Polynomial
+from secure_infer.heads.task import Task
 
 
 class Head:
     """A classifier or regressor head; immutable.
 
     layers: in order of evaluation; the first linear layer fixes the input width d, the last width is K.
-    labels: K names, or two names when K = 1 (a binary head: sigmoid of the one logit is the second label's probability).
+    labels: K names; two names for a classifier with K = 1 (a binary head: sigmoid of the logit is the second's probability).
+    task: "classification" (one of the labels), "multilabel" (each label by itself) or "regression" (the outputs as they are).
     input_bound, input_norm: see `InputContract`.
     public_layers: how many leading layers may be shown to clients (0: none).
     embedder: identity of the embedder the head was trained on, or None for plain features.
@@ -34,6 +36,7 @@ class Head:
         labels: Sequence[str],
         input_bound: float,
         input_norm: float | None = None,
+        task: str = Task.CLASSIFICATION,
         public_layers: int = 0,
         embedder: str | None = None,
         temperature: float | Sequence[float] = 1.0,
@@ -51,10 +54,14 @@ class Head:
         for layer in self.layers:
             width = layer.width_out(width)
         self.outputs = width
+        if task not in list(Task):
+            raise InvalidHead(f"task: expected one of {', '.join(Task)}, got {task!r}")
+        self.task = Task(task)
         self.labels = tuple(labels)
-        if not all(isinstance(label, str) for label in self.labels) or len(self.labels) != (2 if width == 1 else width):
-            expected = "2 (K = 1 is a binary head)" if width == 1 else str(width)
-            raise InvalidHead(f"labels: expected {expected} strings, got {len(self.labels)}")
+        if not all(isinstance(label, str) for label in self.labels) or len(self.labels) != self.task.labels(width):
+            raise InvalidHead(
+                f"labels: expected {self.task.labels(width)} strings for {width} outputs, got {len(self.labels)}"
+            )
         if not 0 <= public_layers <= len(self.layers):
             raise InvalidHead(f"public_layers: expected 0 to {len(self.layers)}, got {public_layers}")
         self.public_layers = int(public_layers)
@@ -125,19 +132,22 @@ class Head:
         them. labels: default to the estimator's classes. arguments: passed to `Head`.
         Raises InvalidHead when a part is not supported, saying what is.
         """
-        layers, classes, largest = adapters.from_sklearn(estimator, calibration)
+        layers, classes, task, largest = adapters.from_sklearn(estimator, calibration)
+        task = Task(arguments.pop("task", task))
         bound = largest if input_bound is None else input_bound
         if bound is None:
             raise InvalidHead("from_sklearn: give input_bound, or calibration rows to read it from")
-        return cls(layers, labels=adapters.labels_for(layers, labels or classes), input_bound=bound, **arguments)
+        names = adapters.labels_for(layers, labels or classes, task)
+        return cls(layers, labels=names, task=task, input_bound=bound, **arguments)
 
     @classmethod
     def from_torch(
         cls, module: Any, *, input_bound: float, labels: Sequence[str] | None = None, **arguments: Any
     ) -> Head:
         """A head of a torch module (nn.Sequential of Linear, ReLU, Identity, Dropout); arguments: passed to `Head`."""
-        layers = adapters.from_torch(module)
-        return cls(layers, labels=adapters.labels_for(layers, labels), input_bound=input_bound, **arguments)
+        layers, task = adapters.from_torch(module), Task(arguments.pop("task", Task.CLASSIFICATION))
+        names = adapters.labels_for(layers, labels, task)
+        return cls(layers, labels=names, task=task, input_bound=input_bound, **arguments)
 
     def __eq__(self, other: object) -> bool:
         return self.digest == other.digest if isinstance(other, Head) else NotImplemented

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from secure_infer.heads.contract import InputContract
 from secure_infer.heads.head import Head
+from secure_infer.heads.task import Task
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ModelSpec:
     contract: InputContract
     outputs: int
     labels: tuple[str, ...]
+    task: Task
     embedder: str | None
     temperature: tuple[float, ...]
     layers: tuple[str, ...]
@@ -32,22 +34,50 @@ class ModelSpec:
             contract=head.contract,
             outputs=head.outputs,
             labels=head.labels,
+            task=head.task,
             embedder=head.embedder,
             temperature=tuple(np.atleast_1d(head.temperature).tolist()),
             layers=tuple(layer.kind for layer in head.layers),
         )
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities (B, labels) of logits (B, K): softmax, or the sigmoid for a binary head."""
+        """Calibrated probabilities (B, labels) of logits (B, K).
+
+        Softmax for classification (the sigmoid for a binary head); a sigmoid a label for multilabel; for regression
+        there are none: NaN.
+        """
         scaled = logits / np.array(self.temperature)
+        if self.task is Task.REGRESSION:
+            return np.full_like(scaled, np.nan)
+        if self.task is Task.MULTILABEL:
+            return np.asarray(0.5 * (1 + np.tanh(scaled / 2)))
         if self.outputs == 1:
             scaled = np.concatenate([np.zeros_like(scaled), scaled], axis=1)
         exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
     def margins(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Per row (B,): the best logit's lead over the second best; |logit| for a binary head."""
-        if self.outputs == 1:
-            return np.abs(logits[:, 0])
+        """Per row (B,): how far the logits are from another answer.
+
+        The best logit's lead over the second best; the smallest |logit| for a binary or multilabel head; infinity for
+        regression, whose answer is the number itself.
+        """
+        if self.task is Task.REGRESSION:
+            return np.full(len(logits), np.inf)
+        if self.outputs == 1 or self.task is Task.MULTILABEL:
+            return np.asarray(np.abs(logits).min(axis=1))
         best = np.partition(logits, -2, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
+
+    def decide(self, logits: NDArray[np.float64]) -> list[str]:
+        """The answer of each row of logits (B, K) in words: a label, the labels that hold joined by "; ", or numbers."""
+        if self.task is Task.REGRESSION:
+            return [
+                "; ".join(f"{name} {value:.4g}" for name, value in zip(self.labels, row, strict=True)) for row in logits
+            ]
+        if self.task is Task.MULTILABEL:
+            return [
+                "; ".join(name for name, value in zip(self.labels, row, strict=True) if value > 0) for row in logits
+            ]
+        best = logits.argmax(axis=1) if self.outputs > 1 else (logits[:, 0] > 0).astype(int)
+        return [self.labels[i] for i in best]

@@ -136,6 +136,7 @@ class ModelSpec(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: the artifact file's stem."""
     digest: _builtins.bytes
@@ -150,6 +151,8 @@ class ModelSpec(_message.Message):
     """Largest L2 norm of a row; absent when only the bound holds."""
     embedder: _builtins.str
     """Identity of the embedder the model was trained on; empty for plain features."""
+    task: _builtins.str
+    """What the outputs mean: classification, multilabel or regression."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the classes: one a logit, or two for a binary head of one logit."""
@@ -175,10 +178,11 @@ class ModelSpec(_message.Message):
         embedder: _builtins.str = ...,
         temperature: _abc.Iterable[_builtins.float] | None = ...,
         layers: _abc.Iterable[_builtins.str] | None = ...,
+        task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm", "input_norm", b"input_norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm", "digest", b"digest", "embedder", b"embedder", "features", b"features", "input_bound", b"input_bound", "input_norm", b"input_norm", "labels", b"labels", "layers", b"layers", "name", b"name", "outputs", b"outputs", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm", "digest", b"digest", "embedder", b"embedder", "features", b"features", "input_bound", b"input_bound", "input_norm", b"input_norm", "labels", b"labels", "layers", b"layers", "name", b"name", "outputs", b"outputs", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__input_norm: _TypeAlias = _typing.Literal["input_norm"]  # noqa: Y015
     _WhichOneofArgType__input_norm: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm"]  # noqa: Y015

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secure_infer.errors import InvalidHead, PlanRefused
-from secure_infer.heads import InputContract, ModelSpec
+from secure_infer.heads import InputContract, ModelSpec, Task
 from secure_infer.v1 import models_pb2
 
 
@@ -19,13 +19,21 @@ def to_proto(spec: ModelSpec) -> models_pb2.ModelSpec:
         embedder=spec.embedder or "",
         temperature=spec.temperature,
         layers=spec.layers,
+        task=spec.task,
     )
 
 
 def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
     """The model; raises PlanRefused when its figures contradict each other."""
-    labels = 2 if message.outputs == 1 else message.outputs
-    if not message.features or len(message.labels) != labels or len(message.temperature) not in (1, message.outputs):
+    try:
+        task = Task(message.task)
+    except ValueError:
+        raise PlanRefused(f"model {message.name!r}: unknown task {message.task[:32]!r}") from None
+    counts_fit = len(message.labels) == task.labels(message.outputs) and len(message.temperature) in (
+        1,
+        message.outputs,
+    )
+    if not message.features or not counts_fit:
         raise PlanRefused(f"model {message.name!r}: labels, outputs and temperature do not fit together")
     try:
         contract = InputContract(
@@ -39,6 +47,7 @@ def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
         contract=contract,
         outputs=message.outputs,
         labels=tuple(message.labels),
+        task=task,
         embedder=message.embedder or None,
         temperature=tuple(message.temperature),
         layers=tuple(message.layers),

@@ -7,13 +7,14 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.svm import LinearSVC
 
 from secure_infer.errors import InvalidHead
-from secure_infer.heads import Head
+from secure_infer.heads import Head, ModelSpec, Task
 
 IRIS = load_iris(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
@@ -39,10 +40,31 @@ def test_regressors_and_networks() -> None:
     x, y = IRIS
     for model in (LinearRegression().fit(x, y), Ridge().fit(x, y)):
         assert np.allclose(Head.from_sklearn(model, input_bound=10.0).evaluate(x)[:, 0], model.predict(x))
+    several = LinearRegression().fit(x, np.stack([y, -y], axis=1))
+    head = Head.from_sklearn(several, input_bound=10.0, labels=["a", "b"])
+    assert head.task is Task.REGRESSION
+    assert np.allclose(head.evaluate(x), several.predict(x))
+    assert ModelSpec.of("m", head).decide(np.array([[1.5, -2.0]])) == ["a 1.5; b -2"]
     network = make_pipeline(StandardScaler(), MLPClassifier((6, 5), max_iter=50, random_state=0)).fit(x, y)
     head = Head.from_sklearn(network, calibration=x)
     assert [layer.kind for layer in head.layers] == ["linear", "relu", "linear", "relu", "linear"]
     assert np.array_equal(head.evaluate(x).argmax(1), network.predict(x))
+
+
+def test_multilabel() -> None:
+    x, y = IRIS
+    many = np.stack([y == 0, y > 0, x[:, 0] > 5.5], axis=1).astype(int)
+    rest = OneVsRestClassifier(LogisticRegression(max_iter=2000)).fit(x, many)
+    network = MLPClassifier((8,), max_iter=300, random_state=0).fit(x, many)
+    for model in (rest, network):
+        head = Head.from_sklearn(model, calibration=x)
+        assert head.task is Task.MULTILABEL
+        spec = ModelSpec.of("m", head)
+        logits = head.evaluate(x)
+        assert np.allclose(spec.probabilities(logits), model.predict_proba(x))
+        assert np.array_equal(logits > 0, model.predict(x).astype(bool))
+    assert spec.decide(np.array([[1.0, -1.0, 2.0]])) == ["0; 2"]
+    assert spec.margins(np.array([[1.0, -0.25, 2.0]])).tolist() == [0.25]
 
 
 def test_what_is_not_supported_is_named() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.errors import InvalidInput
+from secure_infer.heads import Task
 from secure_infer_client.commands import connection
 
 
@@ -28,21 +29,21 @@ def run(arguments: list[str]) -> int:
         logits = client.predict(x)
         spec, plan, stats = client.spec, client.plan, client.last_call.stats
     probabilities = spec.probabilities(logits)
-    best = probabilities.argmax(axis=1)
-    labels = [spec.labels[i] for i in best]
+    labels = spec.decide(logits)
     if options.json:
         result = {
             "model": spec.name,
             "model_digest": spec.digest,
             "labels": labels,
-            "probabilities": probabilities[np.arange(len(best)), best].tolist(),
+            "probabilities": probabilities.max(axis=1).tolist() if spec.task is not Task.REGRESSION else None,
             "logits": logits.tolist(),
             "error_bound": plan.error_bound,
             "stats": asdict(stats),
         }
         connection.show([json.dumps(result)])
         return 0
-    lines = [f"{i:>6}  {probabilities[i, best[i]]:6.1%}  {labels[i]}" for i in range(len(labels))]
+    sure = ["" if np.isnan(p) else f"{p:6.1%}  " for p in probabilities.max(axis=1)]
+    lines = [f"{i:>6}  {sure[i]}{labels[i]}" for i in range(len(labels))]
     lines.append(
         f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {plan.error_bound:g}"
     )

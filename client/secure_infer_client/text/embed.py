@@ -93,6 +93,8 @@ class MiniLM:
         self._start, self._end = special["[CLS]"], special["[SEP]"]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Idle threads would spin, on the cores that encryption and, on one machine, the server need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
