@@ -179,12 +179,13 @@ class Session:
         started = perf_counter()
         logits = self._read(request, response, key)
         costs.decrypt += perf_counter() - started
+        # The next query's mask, in the time until it is asked. Not while waiting for this answer: SEAL holds the
+        # interpreter lock, which the answer needs when it comes.
+        self._preparing = self._ahead.submit(key.prepare)
         return logits
 
     def _infer(self, request: inference_pb2.InferRequest, key: SecretKey, costs: Costs) -> inference_pb2.InferResponse:
         started = perf_counter()
-        # While this thread waits for the answer, another makes the next query's mask.
-        self._preparing = self._ahead.submit(key.prepare)
         response: inference_pb2.InferResponse = self._call(
             lambda: self._inference.Infer(request, timeout=self._timeout)
         )
