@@ -52,7 +52,7 @@ check: .venv/dev.stamp
 OUT := .
 stubs: .venv/dev.stamp
 	@mkdir -p $(OUT)
-	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(OUT) --grpc_python_out=$(OUT) \
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(OUT) --grpc_python_out=$(OUT) \
 	  --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) protos/secure_infer/v1/*.proto
 
 format: .venv/dev.stamp
