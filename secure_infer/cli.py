@@ -21,6 +21,7 @@ SUMMARIES = {
     "serve": "serve every *.head of a directory to encrypted queries",
     "predict": "score embeddings or features from a .npy file",
     "classify": "embed texts on this machine and classify them under encryption",
+    "evaluate": "a model on your own labelled data, encrypted beside plaintext",
     "plan": "what encrypted evaluation of a head would cost, and how private it is",
     "inspect": "what an artifact holds: layers, labels, ranges, digest",
     "distill": "train the packaged heads from public data",

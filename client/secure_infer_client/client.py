@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_infer.errors import EmbedderMismatch, InvalidInput, SettingsError
+from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer.heads import ModelSpec
 from secure_infer_client import transport
-from secure_infer_client.prediction import Call, CallStats, Explanation, Prediction
+from secure_infer_client.prediction import Call, CallStats, Explanation, Prediction, predictions
 from secure_infer_client.session import Costs, Session, parse_privacy
-from secure_infer_client.text import Embedder, MiniLM
-from secure_infer_client.text.deidentify import deidentify as remove_identifiers
+from secure_infer_client.text import Embedder
+from secure_infer_client.text.prepare import TextSide
 
 OCCLUSION_PAD = 16
 
@@ -31,6 +31,8 @@ class Client:
     token: bearer token, sent over TLS only. timeout: seconds, the deadline of every call.
     embedder: turns texts into rows for `classify`; None takes the packaged one when the model was trained on it.
     deidentify: remove dates, contacts and identifiers from texts before they are embedded.
+    long_text: what `classify` does with a text of several windows: "pool" their embeddings into one answer, or score them
+    "apart" and answer with the surest (all of them are in `Prediction.parts`). Nothing is ever left out.
     accept_model: decides whether a model that changed on the server may be used; None refuses with ModelChanged.
 
     The secret key is made here and stays in this process. Threads may share a client; their calls take turns.
@@ -50,6 +52,7 @@ class Client:
         timeout: float = 30.0,
         embedder: Embedder | None = None,
         deidentify: bool = True,
+        long_text: str = "pool",
         accept_model: Callable[[ModelSpec], bool] | None = None,
     ) -> None:
         if scheme != "ckks":
@@ -66,7 +69,7 @@ class Client:
             token=token,
         )
         self._session = Session(self._channel, target, model, parse_privacy(privacy), timeout, accept_model)
-        self._embedder, self._deidentify = embedder, deidentify
+        self._text = TextSide(embedder, remove=deidentify, long_text=long_text)
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._last_call: Call | None = None
@@ -110,41 +113,29 @@ class Client:
         with self._lock:
             self._same_process()
             started = perf_counter()
-            embedder = self._text_embedder()
-            if isinstance(texts, str):
-                raise InvalidInput("texts: expected a list of strings, got one string; pass [text]")
-            cleaned = [remove_identifiers(t) for t in texts] if self._deidentify else None
-            embeddable = list(texts) if cleaned is None else [c.text for c in cleaned]
-            rows = self._session.spec.contract.check(embedder(embeddable))
-            windows = embedder.windows(embeddable) if isinstance(embedder, MiniLM) else [1] * len(embeddable)
-            logits = self._scored(rows, perf_counter() - started)
-            removed = [() if cleaned is None else tuple(cleaned[i].removed) for i in range(len(rows))]
-            return self._predictions(logits, removed, windows)
+            prepared = self._text.prepare(texts, self._session.spec)
+            logits = self._scored(prepared.rows, perf_counter() - started)
+            return predictions(self._session.spec, self._session.plan.error_bound, logits, prepared)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Rows (B, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
+        """Rows (R, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
         with self._lock:
-            embedder = self._text_embedder()
-            cleaned = [remove_identifiers(t).text for t in texts] if self._deidentify else list(texts)
-            return self._session.spec.contract.check(embedder(cleaned))
+            return self._text.prepare(texts, self._session.spec).rows
 
     def explain(self, text: str) -> Explanation:
-        """Word attributions by occlusion: each variant lacks one word, is embedded here and sent encrypted like any text.
+        """Word attributions by occlusion: each variant lacks one word, is embedded here and sent encrypted.
 
         The number of variants is padded to a multiple of 16, so that message sizes tell the text's length coarsely.
         """
         with self._lock:
             self._same_process()
             started = perf_counter()
-            embedder = self._text_embedder()
-            if self._deidentify:
-                text = remove_identifiers(text).text
-            words = text.split()
-            variants = [text, *(" ".join(words[:i] + words[i + 1 :]) or text for i in range(len(words)))]
-            variants += [text] * (-len(variants) % OCCLUSION_PAD)
-            rows = self._session.spec.contract.check(embedder(variants))
-            logits = self._scored(rows, perf_counter() - started)
             spec = self._session.spec
+            words = self._text.cleaned(text).split()
+            whole = " ".join(words)
+            variants = [whole, *(" ".join(words[:i] + words[i + 1 :]) or whole for i in range(len(words)))]
+            variants += [whole] * (-len(variants) % OCCLUSION_PAD)
+            logits = self._scored(self._text.pooled(variants, spec), perf_counter() - started)
             if spec.outputs == 1:
                 scores = logits[:, 0] * (1 if logits[0, 0] > 0 else -1)
             else:
@@ -174,26 +165,6 @@ class Client:
         if self._process != os.getpid():
             raise SettingsError("this client was made before a fork; make a new Client in the child process")
 
-    def _text_embedder(self) -> Embedder:
-        spec = self._session.spec
-        if spec.embedder is None:
-            raise EmbedderMismatch(
-                f"model {spec.name!r} takes {spec.contract.features} features, not text; use predict"
-            )
-        given = (
-            MiniLM.identity
-            if self._embedder is None
-            else getattr(self._embedder, "identity", "one without an identity")
-        )
-        if given != spec.embedder:
-            raise EmbedderMismatch(
-                f"model {spec.name!r} was trained on embedder {spec.embedder!r}, got {given!r}; "
-                "its answers would be confident nonsense: pass embedder= with the right one"
-            )
-        if self._embedder is None:
-            self._embedder = MiniLM()
-        return self._embedder
-
     def _scored(self, rows: NDArray[np.float64], embed: float) -> NDArray[np.float64]:
         costs = Costs()
         logits = self._session.predict(rows, costs)
@@ -221,22 +192,3 @@ class Client:
         )
         self._last_call = Call(stats, self._session.spec.digest)
         return logits
-
-    def _predictions(
-        self, logits: NDArray[np.float64], removed: Sequence[tuple[Any, ...]], windows: Sequence[int]
-    ) -> list[Prediction]:
-        spec, bound = self._session.spec, self._session.plan.error_bound
-        probabilities, margins, decided = spec.probabilities(logits), spec.margins(logits), spec.decide(logits)
-        return [
-            Prediction(
-                label=decided[i],
-                probability=float(probabilities[i].max()),
-                logits=logits[i],
-                margin=float(margins[i]),
-                error_bound=bound,
-                certain=bool(margins[i] > 2 * bound),
-                removed=tuple(removed[i]),
-                windows=windows[i],
-            )
-            for i in range(len(logits))
-        ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from secure_infer.heads import ModelSpec
+from secure_infer_client.text.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Prediction:
     removed: what de-identification took out of the text before it was embedded; it never leaves this machine.
     truncated: whether any of the text was left out (it never is: long text is embedded in windows).
     windows: windows the text was embedded in.
+    abstain: the probability is below the model's advice (`ModelSpec.abstain_below`): better left to a person.
+    parts: with long_text="apart", one Prediction a window of a text that has several; empty otherwise.
     """
 
     label: str
@@ -31,6 +36,8 @@ class Prediction:
     removed: tuple[Any, ...] = ()
     truncated: bool = False
     windows: int = 1
+    abstain: bool = False
+    parts: tuple[Prediction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,3 +88,28 @@ class Explanation:
     label: str
     words: tuple[str, ...]
     attributions: NDArray[np.float64]
+
+
+def predictions(
+    spec: ModelSpec, error_bound: float, logits: NDArray[np.float64], prepared: Prepared
+) -> list[Prediction]:
+    """One Prediction a text, from the logits (R, K) of its prepared rows."""
+    probabilities, margins, decided = spec.probabilities(logits), spec.margins(logits), spec.decide(logits)
+    parts: list[list[Prediction]] = [[] for _ in prepared.removed]
+    for row, text in enumerate(prepared.owner):
+        probability = float(probabilities[row].max())
+        parts[text].append(
+            Prediction(
+                label=decided[row],
+                probability=probability,
+                logits=logits[row],
+                margin=float(margins[row]),
+                error_bound=error_bound,
+                certain=bool(margins[row] > 2 * error_bound),
+                removed=prepared.removed[text],
+                windows=prepared.windows[text],
+                abstain=spec.abstain_below is not None and probability < spec.abstain_below,
+            )
+        )
+    surest = [max(own, key=lambda part: part.probability) for own in parts]
+    return [replace(best, parts=tuple(own) if len(own) > 1 else ()) for best, own in zip(surest, parts, strict=True)]

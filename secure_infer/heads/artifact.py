@@ -2,7 +2,8 @@
 
     metadata["secure_infer"] = {"format": 1, "layers": ["linear", ...], "labels": [...], "input_bound": 1.0,
                                 "input_norm": 1.0, "public_layers": 0, "embedder": null, "temperature": 1.0,
-                                "facts": {...}, "digest": "<sha256>"}           and "task" where it is not classification
+                                "facts": {...}, "digest": "<sha256>"}
+                               and "task", "abstain_below" where they are not the default
     tensors "0.weight", "0.bias", "1.coefficients", ...     float64, numbered by layer
 
 The digest covers everything that changes an answer; it is checked on load, so a changed byte is refused.
@@ -38,8 +39,10 @@ def _tensors(head: Head) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
 
 
 def _header(head: Head) -> dict[str, Any]:
-    task = {} if head.task is Task.CLASSIFICATION else {"task": str(head.task)}
-    return task | {
+    optional: dict[str, Any] = {} if head.task is Task.CLASSIFICATION else {"task": str(head.task)}
+    if head.abstain_below is not None:
+        optional["abstain_below"] = head.abstain_below
+    return optional | {
         "format": FORMAT,
         "layers": [layer.kind for layer in head.layers],
         "labels": list(head.labels),

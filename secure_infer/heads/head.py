@@ -26,6 +26,7 @@ class Head:
     public_layers: how many leading layers may be shown to clients (0: none).
     embedder: identity of the embedder the head was trained on, or None for plain features.
     temperature: a number, or one per class, that divides logits before softmax (calibration); logits stay as they are.
+    abstain_below: probability under which an answer is better left to a person, chosen on validation rows; None: no advice.
     facts: training facts, anything JSON can hold; carried, never interpreted.
     """
 
@@ -40,6 +41,7 @@ class Head:
         public_layers: int = 0,
         embedder: str | None = None,
         temperature: float | Sequence[float] = 1.0,
+        abstain_below: float | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.layers = tuple(layers)
@@ -71,6 +73,9 @@ class Head:
             raise InvalidHead(
                 f"temperature: expected one positive number or {width}, got shape {self.temperature.shape}"
             )
+        if abstain_below is not None and not 0 < abstain_below < 1:
+            raise InvalidHead(f"abstain_below: expected a probability between 0 and 1, got {abstain_below}")
+        self.abstain_below = None if abstain_below is None else float(abstain_below)
         self.facts: dict[str, Any] = dict(facts or {})
 
     @property

@@ -25,6 +25,7 @@ class ModelSpec:
     embedder: str | None
     temperature: tuple[float, ...]
     layers: tuple[str, ...]
+    abstain_below: float | None
 
     @classmethod
     def of(cls, name: str, head: Head) -> ModelSpec:
@@ -38,6 +39,7 @@ class ModelSpec:
             embedder=head.embedder,
             temperature=tuple(np.atleast_1d(head.temperature).tolist()),
             layers=tuple(layer.kind for layer in head.layers),
+            abstain_below=head.abstain_below,
         )
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -137,6 +137,7 @@ class ModelSpec(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    ABSTAIN_BELOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: the artifact file's stem."""
     digest: _builtins.bytes
@@ -153,6 +154,8 @@ class ModelSpec(_message.Message):
     """Identity of the embedder the model was trained on; empty for plain features."""
     task: _builtins.str
     """What the outputs mean: classification, multilabel or regression."""
+    abstain_below: _builtins.float
+    """Probability under which an answer is better left to a person; absent when the model's owner gave no advice."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the classes: one a logit, or two for a binary head of one logit."""
@@ -179,13 +182,19 @@ class ModelSpec(_message.Message):
         temperature: _abc.Iterable[_builtins.float] | None = ...,
         layers: _abc.Iterable[_builtins.str] | None = ...,
         task: _builtins.str = ...,
+        abstain_below: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm", "input_norm", b"input_norm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_input_norm", b"_input_norm", "abstain_below", b"abstain_below", "input_norm", b"input_norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm", "digest", b"digest", "embedder", b"embedder", "features", b"features", "input_bound", b"input_bound", "input_norm", b"input_norm", "labels", b"labels", "layers", b"layers", "name", b"name", "outputs", b"outputs", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_input_norm", b"_input_norm", "abstain_below", b"abstain_below", "digest", b"digest", "embedder", b"embedder", "features", b"features", "input_bound", b"input_bound", "input_norm", b"input_norm", "labels", b"labels", "layers", b"layers", "name", b"name", "outputs", b"outputs", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__abstain_below: _TypeAlias = _typing.Literal["abstain_below"]  # noqa: Y015
+    _WhichOneofArgType__abstain_below: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below"]  # noqa: Y015
     _WhichOneofReturnType__input_norm: _TypeAlias = _typing.Literal["input_norm"]  # noqa: Y015
     _WhichOneofArgType__input_norm: _TypeAlias = _typing.Literal["_input_norm", b"_input_norm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__abstain_below) -> _WhichOneofReturnType__abstain_below | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__input_norm) -> _WhichOneofReturnType__input_norm | None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015

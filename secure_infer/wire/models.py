@@ -20,6 +20,7 @@ def to_proto(spec: ModelSpec) -> models_pb2.ModelSpec:
         temperature=spec.temperature,
         layers=spec.layers,
         task=spec.task,
+        abstain_below=spec.abstain_below,
     )
 
 
@@ -51,4 +52,5 @@ def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
         embedder=message.embedder or None,
         temperature=tuple(message.temperature),
         layers=tuple(message.layers),
+        abstain_below=message.abstain_below if message.HasField("abstain_below") else None,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer_client.commands import connection
+from secure_infer_client.text.prepare import POLICIES
 
 
 def run(arguments: list[str]) -> int:
@@ -19,6 +20,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--file", type=Path, metavar="F", help="a text file, one text a line")
     parser.add_argument(
         "--keep-identifiers", action="store_true", help="do not remove dates, contacts and identifiers first"
+    )
+    parser.add_argument(
+        "--long-text", choices=POLICIES, default="pool", help="texts of several windows: pool them, or score apart"
     )
     options = parser.parse_args(arguments)
     texts = [text for group in options.text for text in group]
@@ -31,7 +35,7 @@ def run(arguments: list[str]) -> int:
             raise InvalidInput(f"--file: {options.file} is not UTF-8 text") from error
     if not texts:
         raise SettingsError("no texts: give --text TEXT or --file F")
-    with connection.client(options, deidentify=not options.keep_identifiers) as client:
+    with connection.client(options, deidentify=not options.keep_identifiers, long_text=options.long_text) as client:
         predictions = client.classify(texts)
         spec, stats = client.spec, client.last_call.stats
     if options.json:
@@ -47,6 +51,8 @@ def run(arguments: list[str]) -> int:
                 "removed": [asdict(r) for r in p.removed],
                 "truncated": p.truncated,
                 "windows": p.windows,
+                "abstain": p.abstain,
+                "parts": [{"label": part.label, "probability": part.probability} for part in p.parts],
             }
             for text, p in zip(texts, predictions, strict=True)
         ]

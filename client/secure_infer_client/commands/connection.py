@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def client(options: argparse.Namespace, *, deidentify: bool = True) -> Client:
+def client(options: argparse.Namespace, *, deidentify: bool = True, long_text: str = "pool") -> Client:
     token = None
     if options.token_file is not None:
         try:
@@ -46,6 +46,7 @@ def client(options: argparse.Namespace, *, deidentify: bool = True) -> Client:
         token=token,
         timeout=options.timeout,
         deidentify=deidentify,
+        long_text=long_text,
     )
 
 

@@ -113,13 +113,24 @@ class MiniLM:
         """How many windows each text is split into: 1 for all but long ones. Tokenises only (under 1 ms a text)."""
         return [len(_split(tokens)) for tokens in self._tokens(texts)]
 
+    def split(self, texts: Sequence[str], /) -> list[list[str]]:
+        """Each text in the pieces that its windows hold, in order; nothing is left out but white space at the seams."""
+        pieces = []
+        for text, encoding in zip(texts, self._encodings(texts), strict=True):
+            sizes = [len(window) for window in _split(encoding.ids)]
+            starts = [encoding.offsets[sum(sizes[:i])][0] for i in range(len(sizes))]
+            pieces.append([text[low:high].strip() for low, high in pairwise([0, *starts[1:], len(text)])])
+        return pieces
+
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._tokenizer.encode_batch(check_texts(texts), add_special_tokens=False)
-        tokens: list[list[int]] = [list(encoding.ids) for encoding in encoded]
-        for index, ids in enumerate(tokens):
-            if not ids:
+        return [list(encoding.ids) for encoding in self._encodings(texts)]
+
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+        encoded: list[Any] = self._tokenizer.encode_batch(check_texts(texts), add_special_tokens=False)
+        for index, encoding in enumerate(encoded):
+            if not encoding.ids:
                 raise InvalidInput(f"texts[{index}]: holds no word the tokenizer can read; expected at least one")
-        return tokens
+        return encoded
 
     def _embed(self, pieces: list[list[int]], progress: Progress | None) -> NDArray[np.float32]:
         vectors = np.empty((len(pieces), self.dimension), dtype=np.float32)
