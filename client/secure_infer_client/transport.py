@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc_status import rpc_status
 
+from secure_infer import address
 from secure_infer.ckks.plan import CALL_BYTES, MAX_ANSWER_BYTES
 from secure_infer.errors import CallFailed, ResourceExhausted, SecureInferError, ServerUnavailable, SettingsError
 from secure_infer.wire import status as wire_status
@@ -35,15 +35,6 @@ _SERVICE = {
 }
 
 
-def is_loopback(target: str) -> bool:
-    """True when `target`, "HOST:PORT", is this machine."""
-    host = target.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _pem(name: str, value: Pem) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
@@ -60,18 +51,17 @@ def channel(
 
     The certificate arguments are PEM files (paths) or PEM bytes.
     """
-    if not target.rpartition(":")[2].isdigit():
-        raise SettingsError(f"target: expected HOST:PORT, got {target!r}")
+    local = address.is_loopback(address.parse(target, "target")[0])
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(_SERVICE)),
         ("grpc.max_receive_message_length", _LIMIT),
         ("grpc.max_send_message_length", _LIMIT),
     ]
-    if is_loopback(target):
+    if local:
         options.append(("grpc.enable_http_proxy", 0))
     if (private_key is None) != (certificate_chain is None):
         raise SettingsError("private_key and certificate_chain go together; one is missing")
-    if root_certificates is None and private_key is None and is_loopback(target):
+    if root_certificates is None and private_key is None and local:
         if token is not None:
             raise SettingsError("token: it is only sent over TLS; give root_certificates")
         return grpc.insecure_channel(target, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,13 +29,14 @@ def _parameter(name: str, values: ArrayLike, ranks: tuple[int, ...]) -> Floats:
     return array
 
 
-class Layer:
+class Layer(ABC):
     """A map from rows (B, width_in) to rows (B, width_out)."""
 
     kind: ClassVar[str]
 
+    @abstractmethod
     def __call__(self, x: Floats) -> Floats:
-        raise NotImplementedError
+        """The rows after this layer."""
 
     def width_out(self, width_in: int) -> int:
         """The width after this layer; raises InvalidHead when it cannot follow `width_in`."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
 from secure_infer.errors import SettingsError
@@ -64,19 +64,3 @@ class Settings:
 
     def policy_of(self, model: str) -> Policy:
         return self.policies.get(model, self.policy)
-
-
-def is_loopback(host: str) -> bool:
-    """True for localhost and loopback addresses."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def parse_listen(value: str) -> tuple[str, int]:
-    """(host, port) of "HOST:PORT"; raises SettingsError."""
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise SettingsError(f"--listen: expected HOST:PORT, got {value!r}; port 0 picks a free one")
-    return host, int(port)

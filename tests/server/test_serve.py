@@ -17,9 +17,10 @@ from secure_infer_client import Client
 from secure_infer_client.local_server import LocalServer
 from secure_infer_server.app import SERVICES
 from secure_infer_server.commands import certs
-from secure_infer_server.settings import Settings, parse_listen
+from secure_infer_server.settings import Settings
 from shared import linear_head, unit_rows
 
+from secure_infer import address
 from secure_infer.errors import SecureInferError, ServerUnavailable, SettingsError
 from secure_infer.heads import Head
 from secure_infer.v1 import models_pb2, models_pb2_grpc
@@ -81,8 +82,11 @@ def test_a_port_in_use_is_an_error(server: LocalServer, models_dir: Path) -> Non
     assert "port is in use" in done.stderr.splitlines()[-1]
 
 
-def test_parse_listen() -> None:
-    assert parse_listen("[::1]:80") == ("[::1]", 80)
+def test_addresses() -> None:
+    assert address.parse("[::1]:80", "x") == ("[::1]", 80)
+    assert [address.is_loopback(h) for h in ("[::1]", "127.8.9.1", "localhost", "10.0.0.1", "example.org")] == [
+        True
+    ] * 3 + [False] * 2
     with pytest.raises(SettingsError):
         Settings(Path(), "localhost", 0)
 

@@ -10,12 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from secure_infer import address
 from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
 from secure_infer.errors import SettingsError
 from secure_infer_server import logs
 from secure_infer_server.app import App
-from secure_infer_server.settings import Policy, Settings, Tls, parse_listen
+from secure_infer_server.settings import Policy, Settings, Tls
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise SettingsError("--tls-cert and --tls-key go together; one is missing")
     if options.client_ca is not None and options.tls_cert is None:
         raise SettingsError("--client-ca needs --tls-cert and --tls-key")
-    host, port = parse_listen(options.listen)
+    host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
     policy, policies = _policies(options)
     tls = None if options.tls_cert is None else Tls(options.tls_cert, options.tls_key, options.client_ca)
     return Settings(
