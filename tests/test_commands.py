@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,16 @@ from shared import unit_rows
 
 from secure_infer import cli
 from secure_infer.heads import Head
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def documented(command: str) -> set[str]:
+    """Every name in code type in the command's section of docs/commands.md."""
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {command}\n(.*?)(?=^## |\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    assert section, f"docs/commands.md has no section on {command}"
+    return set(re.findall(r"`([\w.]+)`", section.group(1)))
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -55,6 +66,7 @@ def rows(tmp_path: Path) -> Path:
 def test_predict(address: str, heads: dict[str, Head], rows: Path) -> None:
     done = run("predict", "--target", address, "--model", "small", "--embeddings", rows, "--json")
     found = json.loads(done.stdout)
+    assert set(found) <= documented("predict")
     exact = heads["small"].evaluate(np.load(rows))
     assert np.abs(np.array(found["logits"]) - exact).max() <= found["error_bound"]
     assert found["labels"] == [heads["small"].labels[i] for i in exact.argmax(axis=1)]
@@ -96,6 +108,7 @@ def test_classify(packaged: str, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("Reiter's disease\n\nAcute appendicitis, call 555-123-4567\n")
     done = run(*base, "--text", "Fracture of femur", "--file", tmp_path / "texts.txt", "--json")
     found = json.loads(done.stdout)
+    assert set(found) | set(found["predictions"][0]) <= documented("classify")
     assert found["predictions"][0]["label"].startswith("XIX")
     assert [len(p["removed"]) for p in found["predictions"]] == [0, 0, 1]
     assert "removed before embedding: 1" in run(*base, "--file", tmp_path / "texts.txt").stdout
@@ -109,16 +122,19 @@ def test_plan_and_inspect(models_dir: Path, heads: dict[str, Head]) -> None:
     found = json.loads(run("plan", models_dir / "wide.head", "--json").stdout)
     assert found["chosen"]["parameters"]["degree"] == 8192
     assert any(c["reason"] for c in found["candidates"])
+    assert set(found) <= documented("plan")
     assert "rejected" in run("plan", models_dir / "wide.head").stdout
     assert "affine" in failed("plan", models_dir / "square.head")
     found = json.loads(run("inspect", models_dir / "wide.head", "--json").stdout)
     assert found["digest"] == heads["wide"].digest
+    assert set(found) <= documented("inspect")
     assert "corrupt.head" in failed("inspect", models_dir / "corrupt.head")
 
 
 def test_certs(tmp_path: Path) -> None:
     found = json.loads(run("certs", "dev", "--out", tmp_path / "c", "--json").stdout)
     assert all(Path(path).exists() for path in found.values())
+    assert set(found) <= documented("certs")
     assert "nothing was overwritten" in failed("certs", "dev", "--out", tmp_path / "c", status=2)
 
 
@@ -127,6 +143,7 @@ def test_demo_as_json() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["texts"] == 40
+    assert set(found) | set(found["latency_ms"]) | set(found["server_saw"]) <= documented("demo")
     assert found["agreement_beyond_twice_the_bound"] == 1.0
     assert found["max_logit_error"] <= found["error_bound"] <= 1e-3
     assert set(found["latency_ms"]) == {"embed", "encrypt", "network", "server", "decrypt", "total"}
@@ -156,4 +173,6 @@ def test_missing_packages_name_their_extra() -> None:
 @pytest.mark.slow
 def test_bench() -> None:
     found = json.loads(run("bench", "--quick", "--json").stdout)
-    assert found["heads"]["icd10-chapter-linear"]["max_logit_error"] <= 1e-3
+    head = found["heads"]["icd10-chapter-linear"]
+    assert head["max_logit_error"] <= 1e-3
+    assert set(found) | set(found["machine"]) | set(head) <= documented("bench")
