@@ -25,6 +25,7 @@ from secure_infer.ckks.plan import CoefficientPlan
 log = logging.getLogger(__name__)
 
 _TAG = 64  # bytes of plan and key digests before the residues
+_TURN = 4  # blinds made for one key before another's
 
 
 def blind_bytes(plan: CoefficientPlan) -> int:
@@ -67,6 +68,73 @@ class _Stock:
         return self.capacity * blind_bytes(self.plan)
 
 
+class _Maker:
+    """The process that makes blinds, with a thread that asks it and a thread that takes what it made.
+
+    The two never wait for each other, and no lock is held while talking: a process busy with making does not read, and
+    one that nobody drains does not make. Keys take turns, `_TURN` blinds each.
+    """
+
+    def __init__(self, arrived: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_prepare, args=(theirs,), name="secure-infer-blinds", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._arrived, self._lost = arrived, lost
+        self._wanted: OrderedDict[bytes, tuple[_Stock, int]] = OrderedDict()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._threads = [
+            threading.Thread(target=work, name=f"blinds-{work.__name__}", daemon=True)
+            for work in (self._ask, self._take)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def want(self, stock: _Stock, count: int) -> None:
+        """Have `count` more blinds made for `stock`; returns at once."""
+        with self._changed:
+            self._wanted[stock.tag] = (stock, self._wanted.get(stock.tag, (stock, 0))[1] + count)
+            self._changed.notify()
+
+    def _ask(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted or self._ended)
+                if self._ended:
+                    return
+                tag, (stock, count) = self._wanted.popitem(last=False)
+                if count > _TURN:
+                    self._wanted[tag] = (stock, count - _TURN)
+            try:
+                self._connection.send((stock.plan, tag, stock.key, min(count, _TURN)))
+            except OSError:
+                return
+
+    def _take(self) -> None:
+        try:
+            while True:
+                self._arrived(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            self._end()
+            self._lost()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        self._end()
+        self._process.terminate()
+        self._process.join(5)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(5)
+        self._connection.close()
+
+
 class BlindPool:
     """Stocks of blinds by plan and key.
 
@@ -78,28 +146,18 @@ class BlindPool:
         self._capacity, self._per_key = capacity, per_key
         self._stocks: OrderedDict[bytes, _Stock] = OrderedDict()
         self._lock = threading.Lock()
-        self._process: Any = None
-        self._connection: Connection | None = None
+        self._maker: _Maker | None = None
         self._closed = False
 
     def start(self) -> None:
-        """Start the process; called again after it was lost."""
-        if not self._per_key:
-            return
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_prepare, args=(theirs,), name="secure-infer-blinds", daemon=True)
-        self._process.start()
-        theirs.close()
-        threading.Thread(target=self._receive, args=(self._connection,), name="blinds", daemon=True).start()
+        """Start the process that prepares."""
+        if self._per_key:
+            self._maker = _Maker(self._arrived, self._lost)
 
     def close(self) -> None:
         self._closed = True
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join(5)
+        if self._maker is not None:
+            self._maker.close()
 
     def taker(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> BlindTaker:
         """Where one request takes its blinds from."""
@@ -107,13 +165,28 @@ class BlindPool:
 
     def warm(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> None:
         """Begin to prepare blinds for a key that was just uploaded."""
-        self._refill(self._stock(plan, digest, key))
+        self.refill(self._stock(plan, digest, key))
 
     def level(self, plan: CoefficientPlan, digest: bytes) -> int:
         """Blinds ready for that plan and key."""
         with self._lock:
             stock = self._stocks.get(bytes.fromhex(plan.digest) + digest)
             return len(stock.ready) if stock else 0
+
+    def take(self, stock: _Stock) -> seal.Ciphertext | None:
+        """A blind that nobody gets again, or None when none is ready."""
+        with self._lock:
+            return stock.ready.popleft() if stock.ready else None
+
+    def refill(self, stock: _Stock) -> None:
+        """Have blinds made when half of the stock is used."""
+        with self._lock:
+            missing = stock.capacity - len(stock.ready) - stock.pending
+            if self._maker is None or missing <= 0 or 2 * missing < stock.capacity:
+                return
+            stock.pending += missing
+            maker = self._maker
+        maker.want(stock, missing)
 
     def _stock(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> _Stock:
         tag = bytes.fromhex(plan.digest) + digest
@@ -128,51 +201,28 @@ class BlindPool:
             self._stocks.move_to_end(tag)
             return stock
 
-    def _take(self, stock: _Stock) -> seal.Ciphertext | None:
+    def _arrived(self, message: bytes) -> None:
         with self._lock:
-            return stock.ready.popleft() if stock.ready else None
-
-    def _refill(self, stock: _Stock) -> None:
-        """Ask for blinds when half of the stock is used."""
+            stock = self._stocks.get(message[:_TAG])
+        if stock is None:
+            return
+        degree, primes = stock.plan.parameters.degree, stock.plan.parameters.data_primes
+        residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(2, len(primes), degree)
+        blind = seal.ring(stock.plan.parameters).load(residues)
         with self._lock:
-            if self._connection is None or self._closed:
-                return
-            missing = stock.capacity - len(stock.ready) - stock.pending
-            if 2 * missing < stock.capacity or missing <= 0:
-                return
-            stock.pending += missing
-            try:
-                self._connection.send((stock.plan, stock.tag, stock.key, missing))
-            except OSError:
-                stock.pending -= missing
+            stock.pending = max(0, stock.pending - 1)
+            if len(stock.ready) < stock.capacity:  # else made for a stock that was dropped and begun anew
+                stock.ready.append(blind)
 
-    def _receive(self, connection: Connection) -> None:
-        while True:
-            try:
-                message = connection.recv_bytes()
-            except (EOFError, OSError):
-                break
-            tag = message[:_TAG]
-            with self._lock:
-                stock = self._stocks.get(tag)
-            if stock is None:
-                continue
-            primes = stock.plan.parameters.data_primes
-            residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(
-                2, len(primes), stock.plan.parameters.degree
-            )
-            blind = seal.ring(stock.plan.parameters).load(residues)
-            with self._lock:
-                stock.pending = max(0, stock.pending - 1)
-                if len(stock.ready) < stock.capacity:  # else made for a stock that was dropped and begun anew
-                    stock.ready.append(blind)
-        if not self._closed:
-            log.error("the blinding process ended; starting another")
-            with self._lock:
-                self._connection = None
-                for stock in self._stocks.values():
-                    stock.pending = 0
-            self.start()
+    def _lost(self) -> None:
+        if self._closed:
+            return
+        log.error("the blinding process ended; starting another")
+        with self._lock:
+            self._maker = None
+            for stock in self._stocks.values():
+                stock.pending = 0
+        self.start()
 
 
 class BlindTaker:
@@ -184,7 +234,7 @@ class BlindTaker:
         self.waited = 0.0
 
     def __call__(self, clock: Callable[[], float]) -> seal.Ciphertext:
-        blind = self._pool._take(self._stock)
+        blind = self._pool.take(self._stock)
         if blind is not None:
             self.ready += 1
             return blind
@@ -198,4 +248,4 @@ class BlindTaker:
 
     def done(self) -> None:
         """After the request: let the stock be refilled."""
-        self._pool._refill(self._stock)
+        self._pool.refill(self._stock)

@@ -268,3 +268,27 @@ def test_a_foreign_embedder_is_refused(text_server: LocalServer) -> None:
     for model, given in cases:
         with Client(text_server.address, model=model, embedder=given) as client, pytest.raises(EmbedderMismatch):  # type: ignore[arg-type]
             client.classify(["text"])
+
+
+def test_many_new_clients_at_once(address: str, heads: dict[str, Head]) -> None:
+    x = unit_rows(3, 384)
+    exact = heads["wide"].evaluate(x)
+
+    def use(_: int) -> float:
+        with Client(address, model="wide", timeout=60) as client:
+            return max(
+                float(np.abs(client.predict(row[None]) - row_exact).max())
+                for row, row_exact in zip(x, exact, strict=True)
+            )
+
+    with ThreadPoolExecutor(10) as pool:
+        assert max(pool.map(use, range(10), timeout=120)) < 1e-3
+
+
+def test_a_batch_on_a_head_of_many_products(tmp_path: Path) -> None:
+    head = linear_head(3000, 60, bound=6.0, norm=None, scale=20.0)
+    head.save(tmp_path / "big.head")
+    x = np.random.default_rng(0).uniform(-6, 6, (4, 3000))
+    with LocalServer(tmp_path) as server, Client(server.address, model="big", timeout=60) as client:
+        for _ in range(2):
+            assert np.abs(client.predict(x) - head.evaluate(x)).max() <= client.plan.error_bound

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from secure_infer_client.keys import SecretKey
@@ -82,3 +83,30 @@ def test_logs_keep_to_their_fields() -> None:
     assert set(line) == {"time", "level", "logger", "message", "error", "frames"}
     assert line["error"] == "ValueError"
     assert "Jane" not in json.dumps(line)
+
+
+def test_many_keys_and_large_blinds_do_not_lock_the_pool() -> None:
+    """Requests larger than a pipe holds, blinds larger than a pipe holds, from many threads at once."""
+    head = linear_head(3000, 40, bound=6.0, norm=None, scale=20.0)
+    linear = head.as_linear()
+    assert linear is not None
+    plan = planner.choose(linear, head.contract)
+    assert blind_bytes(plan) > 1 << 16
+    pool, key = BlindPool(1 << 30, 8), SecretKey(plan.parameters)
+    pool.start()
+    try:
+        digests = [bytes([number]) * 32 for number in range(12)]
+
+        def use(digest: bytes) -> int:
+            pool.warm(plan, digest, key.public_bytes)
+            taker = pool.taker(plan, digest, key.public_bytes)
+            for _ in range(3):
+                taker(time.perf_counter)
+                taker.done()
+            return taker.ready + taker.inline
+
+        with ThreadPoolExecutor(12) as threads:
+            assert list(threads.map(use, digests, timeout=60)) == [3] * 12
+        until(lambda: all(pool.level(plan, digest) > 0 for digest in digests), 60)
+    finally:
+        pool.close()
