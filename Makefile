@@ -11,6 +11,7 @@ help:
 	@echo "make check      formatting, types, layers, messages"
 	@echo "make bench      what encrypted inference costs here, against plaintext"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make wheel      a wheel in dist/"
 	@echo "make format     format the sources     make stubs  generate secure_infer/v1 from protos/"
 
 .venv/bin/pip:

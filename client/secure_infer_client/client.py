@@ -30,7 +30,7 @@ class Client:
     root_certificates, private_key, certificate_chain: PEM files or bytes; without any, loopback is plain, the rest TLS.
     token: bearer token, sent over TLS only. timeout: seconds, the deadline of every call.
     embedder: turns texts into rows for `classify`; None takes the packaged one when the model was trained on it.
-    deidentify: remove dates, contacts and identifiers from texts before they are embedded.
+    deidentify: remove dates, contacts, identifiers, names and addresses from texts before they are embedded.
     long_text: what `classify` does with a text of several windows: "pool" their embeddings into one answer, or score them
     "apart" and answer with the surest (all of them are in `Prediction.parts`). Nothing is ever left out.
     accept_model: decides whether a model that changed on the server may be used; None refuses with ModelChanged.
@@ -72,6 +72,7 @@ class Client:
         self._text = TextSide(embedder, remove=deidentify, long_text=long_text)
         self._lock = threading.RLock()
         self._process = os.getpid()
+        self._closed = False
         self._last_call: Call | None = None
 
     # What is served.
@@ -104,14 +105,14 @@ class Client:
         is never retried), and ServerUnavailable, ModelChanged, PrivacyRefused as their names say.
         """
         with self._lock:
-            self._same_process()
+            self._usable()
             rows = self._session.spec.contract.check(x)
             return self._scored(rows, 0.0)
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """One Prediction a text. Texts are de-identified (unless switched off) and embedded on this machine."""
         with self._lock:
-            self._same_process()
+            self._usable()
             started = perf_counter()
             prepared = self._text.prepare(texts, self._session.spec)
             logits = self._scored(prepared.rows, perf_counter() - started)
@@ -128,7 +129,7 @@ class Client:
         The number of variants is padded to a multiple of 16, so that message sizes tell the text's length coarsely.
         """
         with self._lock:
-            self._same_process()
+            self._usable()
             started = perf_counter()
             spec = self._session.spec
             words = self._text.cleaned(text).split()
@@ -145,11 +146,13 @@ class Client:
     def evaluate_plaintext(self, x: Any) -> NDArray[np.float64]:
         """Logits from the server's plaintext baseline: it sees x. For benchmarks on public data; off on most servers."""
         with self._lock:
+            self._usable()
             return self._session.plaintext(self._session.spec.contract.check(x))
 
     def close(self) -> None:
         """Destroy the secret key and close the connection."""
         with self._lock:
+            self._closed = True
             self._session.close()
             self._channel.close()
 
@@ -161,7 +164,9 @@ class Client:
 
     # Inside.
 
-    def _same_process(self) -> None:
+    def _usable(self) -> None:
+        if self._closed:
+            raise SettingsError("this client is closed; make a new one")
         if self._process != os.getpid():
             raise SettingsError("this client was made before a fork; make a new Client in the child process")
 

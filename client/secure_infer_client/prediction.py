@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,13 @@ class CallStats:
     blinds_inline: int
     server_load_ms: float
     server_evaluate_ms: float
+
+    def __add__(self, other: CallStats) -> CallStats:
+        """The cost of both calls, under one plan."""
+        same = {"plan", "security_bits", "smudging_bits"}
+        return replace(
+            self, **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name not in same}
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from secure_infer.errors import (
     CallFailed,
     ModelChanged,
     PlanRefused,
-    PrivacyRefused,
+    SettingsError,
     UnsupportedHead,
 )
 from secure_infer.heads import ModelSpec
@@ -272,8 +272,8 @@ class Session:
 
 
 def parse_privacy(value: str | None) -> Privacy | None:
-    """The level named by `value`; raises PrivacyRefused for an unknown name."""
+    """The level named by `value`; raises SettingsError for an unknown name."""
     try:
         return None if value is None else Privacy(value)
     except ValueError:
-        raise PrivacyRefused(f"privacy: expected one of {', '.join(Privacy)}, got {value!r}") from None
+        raise SettingsError(f"privacy: expected one of {', '.join(Privacy)}, got {value!r}") from None

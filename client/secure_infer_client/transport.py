@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 from grpc_status import rpc_status
 
-from secure_infer import address
+from secure_infer import address, pem
 from secure_infer.ckks.plan import CALL_BYTES, MAX_ANSWER_BYTES
 from secure_infer.errors import CallFailed, ResourceExhausted, SecureInferError, ServerUnavailable, SettingsError
 from secure_infer.wire import status as wire_status
 
 Result = TypeVar("Result")
-Pem = str | Path | bytes | None
+Pem = pem.Source | None
 
 _LIMIT = max(CALL_BYTES, MAX_ANSWER_BYTES) + (64 << 10)
 _SERVICE = {
@@ -35,15 +34,6 @@ _SERVICE = {
 }
 
 
-def _pem(name: str, value: Pem) -> bytes | None:
-    if value is None or isinstance(value, bytes):
-        return value
-    try:
-        return Path(value).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{name}: {value} cannot be read ({error.strerror})") from error
-
-
 def channel(
     target: str, *, root_certificates: Pem, private_key: Pem, certificate_chain: Pem, token: str | None
 ) -> grpc.Channel:
@@ -56,6 +46,10 @@ def channel(
         ("grpc.service_config", json.dumps(_SERVICE)),
         ("grpc.max_receive_message_length", _LIMIT),
         ("grpc.max_send_message_length", _LIMIT),
+        # A server that comes back is found again within a second.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
     ]
     if local:
         options.append(("grpc.enable_http_proxy", 0))
@@ -65,11 +59,11 @@ def channel(
         if token is not None:
             raise SettingsError("token: it is only sent over TLS; give root_certificates")
         return grpc.insecure_channel(target, options)
-    credentials = grpc.ssl_channel_credentials(
-        _pem("root_certificates", root_certificates),
-        _pem("private_key", private_key),
-        _pem("certificate_chain", certificate_chain),
-    )
+    root = None if root_certificates is None else pem.certificates("root_certificates", root_certificates)
+    key, chain = None, None
+    if private_key is not None and certificate_chain is not None:
+        key, chain = pem.key_pair("private_key", private_key, "certificate_chain", certificate_chain)
+    credentials = grpc.ssl_channel_credentials(root, key, chain)
     if token is not None:
         credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
     return grpc.secure_channel(target, credentials, options)
@@ -94,7 +88,8 @@ def translate(target: str, timeout: float, error: grpc.RpcError) -> SecureInferE
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServerUnavailable(
-            f"no server answers at {target} ({details}); is it running, and do both sides use TLS or neither?"
+            f"no server answers at {target} ({details}); is it running, do both sides use TLS or neither, is its "
+            "certificate from the CA given, and does it ask for a client certificate?"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ServerUnavailable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,8 +28,11 @@ class Scores:
         return {name: round(value, 5) for name, value in asdict(self).items()}
 
 
-def scores(logits: Floats, classes: Classes, temperature: float) -> Scores:
-    """Scores of logits (B, K) against classes (B,), with probabilities softmax(logits / temperature)."""
+def scores(logits: Floats, classes: Classes, temperature: float | Sequence[float]) -> Scores:
+    """Scores of logits (B, K) against classes (B,), with probabilities softmax(logits / temperature).
+
+    temperature: one, or one a class. The answer is the largest logit, whatever the temperatures.
+    """
     from sklearn.metrics import f1_score
 
     predicted = logits.argmax(axis=1)
@@ -36,8 +40,8 @@ def scores(logits: Floats, classes: Classes, temperature: float) -> Scores:
         rows=len(classes),
         accuracy=float((predicted == classes).mean()),
         macro_f1=float(f1_score(classes, predicted, average="macro")),
-        negative_log_likelihood=negative_log_likelihood(logits / temperature, classes),
-        calibration_error=_calibration_error(logits / temperature, classes),
+        negative_log_likelihood=negative_log_likelihood(logits / np.array(temperature), classes),
+        calibration_error=calibration_error(logits, classes, temperature),
     )
 
 
@@ -69,11 +73,33 @@ def fit_temperature(logits: Floats, classes: Classes) -> float:
     return float(f"{math.exp(-(low + high) / 2):.3g}")
 
 
-def _calibration_error(logits: Floats, classes: Classes, bins: int = 15) -> float:
-    """Expected calibration error: mean over texts of |accuracy - confidence| of the bin their confidence falls in."""
-    probabilities = np.exp(log_softmax(logits))
-    confidence = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == classes).astype(np.float64)
+def calibration_error(
+    logits: Floats, classes: Classes, temperature: float | Sequence[float] = 1.0, bins: int = 15
+) -> float:
+    """Expected calibration error: mean over texts of |accuracy - confidence| of the bin their confidence falls in.
+
+    Confidence is the largest probability, which is what clients show beside the answer.
+    """
+    confidence = np.exp(log_softmax(logits / np.array(temperature))).max(axis=1)
+    right = (logits.argmax(axis=1) == classes).astype(np.float64)
     bucket = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.abs(np.bincount(bucket, right, bins) - np.bincount(bucket, confidence, bins))
     return float(gaps.sum() / len(classes))
+
+
+def by_class(logits: Floats, classes: Classes, labels: Sequence[str]) -> list[dict[str, float | str]]:
+    """One entry a class: its rows, the share of them found (recall), and the share of answers with it that are right."""
+    predicted = logits.argmax(axis=1)
+    entries: list[dict[str, float | str]] = []
+    for index, label in enumerate(labels):
+        hits = int(((predicted == index) & (classes == index)).sum())
+        rows, answers = int((classes == index).sum()), int((predicted == index).sum())
+        entries.append(
+            {
+                "label": label,
+                "rows": rows,
+                "accuracy": round(hits / max(rows, 1), 5),
+                "precision": round(hits / max(answers, 1), 5),
+            }
+        )
+    return entries

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from secure_infer.ckks.planner import largest_logit
 from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head, Linear, Polynomial
+
+MARGIN = 1.5
+"""Inputs may exceed the largest value, and the largest norm, of the training data by this factor."""
 
 
 def logit_range(head: Head) -> float:
@@ -31,3 +36,17 @@ def logit_range(head: Head) -> float:
                 worst = max(worst, spectral * norm**2 + float(np.linalg.norm(slope)) * norm + abs(constant))
             return worst
     raise UnsupportedHead(f"logit range: expected a linear or a linear-quadratic-linear head, got {head!r}")
+
+
+def hidden_range(head: Head) -> float:
+    """The largest |input| of the first activation, over every input the contract accepts."""
+    first = head.layers[0]
+    if not isinstance(first, Linear):  # `Head` requires a linear layer first
+        raise UnsupportedHead(f"hidden range: expected a linear layer first, got {first.kind}")
+    return float((np.abs(first.bias) + head.contract.functional_bound(first.weight)).max())
+
+
+def with_margin(largest: float) -> float:
+    """`largest`, positive, times MARGIN, rounded up to two digits."""
+    unit = 10.0 ** (math.floor(math.log10(MARGIN * largest)) - 1)
+    return float(f"{math.ceil(MARGIN * largest / unit) * unit:.2g}")

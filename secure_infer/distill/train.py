@@ -30,9 +30,11 @@ CONSTANT = 1e-4
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what is trained; chosen on validation rows.
+    """Everything that decides what is trained; chosen on validation rows of the default seed's split (the linear
+    penalty: by cross-validation over its training and validation rows).
 
-    every: train on every n-th row only (a smoke test).
+    every: train on every n-th row only (a smoke test). students: seeds of each way of training that are compared.
+    penalties: L2 penalties of the linear head whose ranges are compared.
     """
 
     seed: int = 20260401
@@ -49,6 +51,8 @@ class Settings:
     quadratic_units: int = 256
     quadratic_penalty: float = 1e-3
     quadratic_dropout: float = 0.2
+    students: int = 3
+    penalties: tuple[float, ...] = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)
     every: int = 1
 
     @classmethod
@@ -56,7 +60,7 @@ class Settings:
         """One small teacher, few epochs, a tenth of the rows: exercises everything in seconds, and trains poorly."""
         return cls(
             seed=seed, threads=threads, teachers=1, teacher_epochs=3, teacher_width=128,
-            linear_iterations=20, quadratic_epochs=5, every=10,
+            linear_iterations=20, quadratic_epochs=5, students=1, penalties=(1e-5, 1e-4), every=10,
         )  # fmt: skip
 
 

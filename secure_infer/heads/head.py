@@ -61,8 +61,9 @@ class Head:
         self.task = Task(task)
         self.labels = tuple(labels)
         if not all(isinstance(label, str) for label in self.labels) or len(self.labels) != self.task.labels(width):
+            hint = "; one output is a binary head (negative, positive) unless task='regression'" if width == 1 else ""
             raise InvalidHead(
-                f"labels: expected {self.task.labels(width)} strings for {width} outputs, got {len(self.labels)}"
+                f"labels: expected {self.task.labels(width)} strings for {width} outputs, got {len(self.labels)}{hint}"
             )
         if not 0 <= public_layers <= len(self.layers):
             raise InvalidHead(f"public_layers: expected 0 to {len(self.layers)}, got {public_layers}")

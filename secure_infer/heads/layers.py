@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from secure_infer.errors import InvalidHead
 
 Floats = NDArray[np.float64]
+LARGEST = 1e30  # products of parameters stay finite
 
 
 def _parameter(name: str, values: ArrayLike, ranks: tuple[int, ...]) -> Floats:
@@ -25,6 +26,8 @@ def _parameter(name: str, values: ArrayLike, ranks: tuple[int, ...]) -> Floats:
         )
     if not np.isfinite(array).all():
         raise InvalidHead(f"{name}: holds {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+    if np.abs(array).max() > LARGEST:
+        raise InvalidHead(f"{name}: holds values beyond {LARGEST:g}; scale the model")
     array.setflags(write=False)
     return array
 

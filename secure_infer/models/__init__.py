@@ -1,6 +1,7 @@
-"""The packaged example heads and their cards: ICD-10-CM chapter from diagnosis text.
+"""The packaged example heads and their cards.
 
-`icd10-chapter-linear.head` is the fast one, `icd10-chapter.head` (a learned quadratic) the more accurate one.
+ICD-10-CM chapter from diagnosis text: `icd10-chapter-linear.head` is the fast one, `icd10-chapter.head` (a learned
+quadratic) the more accurate one. Malignant or benign from thirty measurements: `wdbc.head`, one logit, no text.
 """
 
 from importlib import resources

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from secure_infer import pem
 from secure_infer.errors import SettingsError
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_server.blinds import BlindPool
@@ -62,11 +62,12 @@ class App:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
         settings = self.settings
         wanted = f"{settings.host}:{settings.port}"
+        credentials = None if settings.tls is None else _credentials(settings.tls)
         try:
-            if settings.tls is None:
+            if credentials is None:
                 port = self.server.add_insecure_port(wanted)
             else:
-                port = self.server.add_secure_port(wanted, _credentials(settings.tls))
+                port = self.server.add_secure_port(wanted, credentials)
         except RuntimeError:
             port = 0
         if not port:
@@ -99,16 +100,6 @@ class App:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    key, certificate = _pem("--tls-key", tls.key), _pem("--tls-cert", tls.certificate)
-    authority = None if tls.client_ca is None else _pem("--client-ca", tls.client_ca)
-    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=authority is not None)
-
-
-def _pem(option: str, path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{option}: {path} cannot be read ({error.strerror})") from error
-    if b"-----BEGIN" not in data:
-        raise SettingsError(f"{option}: {path} is not a PEM file")
-    return data
+    pair = pem.key_pair("--tls-key", tls.key, "--tls-cert", tls.certificate)
+    authority = None if tls.client_ca is None else pem.certificates("--client-ca", tls.client_ca)
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)

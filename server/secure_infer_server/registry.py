@@ -86,6 +86,10 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._models)
 
+    def without_plan(self) -> list[str]:
+        """Models that load but cannot be evaluated under encryption."""
+        return [name for name in self.names() if not self._models[name].evaluators]
+
     def get(self, name: str) -> ServedModel:
         """The model; raises UnknownModel, naming those that are served."""
         if name in self._models:

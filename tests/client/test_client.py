@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_privacy_may_be_raised_and_not_lowered(address: str) -> None:
         pytest.raises(PrivacyRefused, match="operator"),
     ):
         client.predict(unit_rows(1, 8))
-    with pytest.raises(PrivacyRefused, match="expected one of"):
+    with pytest.raises(SettingsError, match="expected one of"):
         Client(address, model="small", privacy="none")
 
 
@@ -122,6 +123,7 @@ def test_nobody_listens() -> None:
     "arguments",
     [
         {"target": "nowhere"},
+        {"target": "http://127.0.0.1:1"},
         {"target": ("a:1", "b:2")},
         {"scheme": "mpc"},
         {"timeout": 0},
@@ -177,6 +179,28 @@ def test_a_changed_model_is_refused_unless_accepted(tmp_path: Path) -> None:
             strict.predict(x)
     strict.close()
     open_minded.close()
+
+
+def test_a_closed_client_says_so(address: str) -> None:
+    client = Client(address, model="small")
+    client.predict(unit_rows(1, 8))
+    client.close()
+    client.close()
+    with pytest.raises(SettingsError, match="closed"):
+        client.predict(unit_rows(1, 8))
+
+
+def test_a_server_that_comes_back_is_found_again(tmp_path: Path) -> None:
+    head, x = linear_head(8, 3), unit_rows(1, 8)
+    head.save(tmp_path / "m.head")
+    with LocalServer(tmp_path) as server, Client(server.address, model="m") as client:
+        client.predict(x)
+        server.stop()
+        with pytest.raises(ServerUnavailable):
+            client.predict(x)
+        with LocalServer(tmp_path, "--listen", server.address):
+            time.sleep(1.2)
+            assert np.abs(client.predict(x) - head.evaluate(x)).max() <= client.plan.error_bound
 
 
 def test_threads_take_turns(client: Client, heads: dict[str, Head]) -> None:

@@ -41,7 +41,8 @@ def test_ready_line(server: LocalServer, heads: dict[str, Head]) -> None:
     assert ready["event"] == "ready"
     assert str(ready["address"]).startswith("127.0.0.1:")
     assert ready["models"] == sorted(heads)
-    assert list(ready["rejected"]) == ["corrupt"]  # type: ignore[call-overload]
+    assert list(ready["rejected"]) == ["corrupt"]
+    assert sorted(ready["without_plan"]) == ["quadratic", "square"]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,24 @@ def test_wrong_transport_is_refused(tls_address: str, pki: dict[str, Path]) -> N
     for arguments in wrong:
         with Client(tls_address, model="small", timeout=5, **arguments) as client, pytest.raises(ServerUnavailable):
             client.predict(unit_rows(1, 8))
+
+
+def test_keys_that_do_not_belong_are_named(models_dir: Path, pki: dict[str, Path], tmp_path: Path) -> None:
+    base = ("--models", str(models_dir), "--listen", "127.0.0.1:0")
+    mixed = serve(*base, "--tls-cert", str(pki["server.pem"]), "--tls-key", str(pki["client.key"]))
+    assert "--tls-key" in mixed.stderr
+    assert "does not belong" in mixed.stderr
+    assert len(mixed.stderr.strip().splitlines()) == 1
+    (tmp_path / "text.pem").write_text("hello")
+    for arguments, message in (
+        ({"root_certificates": tmp_path / "text.pem"}, "no certificate in PEM"),
+        (own(pki) | {"private_key": pki["foreign-client.key"]}, "does not belong"),
+        (own(pki) | {"private_key": tmp_path / "text.pem"}, "not an unencrypted private key"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            Client("127.0.0.1:1", model="m", **arguments)
+    data = {name: Path(path).read_bytes() for name, path in own(pki).items()}
+    Client("127.0.0.1:1", model="m", **data).close()  # bytes do as well
 
 
 def test_private_keys_are_their_owners_alone(pki: dict[str, Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer_client.commands import connection
+from secure_infer_client.prediction import Prediction
 from secure_infer_client.text.prepare import POLICIES
 
 
@@ -19,7 +20,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--text", action="append", nargs="+", default=[], metavar="TEXT", help="texts; may be repeated")
     parser.add_argument("--file", type=Path, metavar="F", help="a text file, one text a line")
     parser.add_argument(
-        "--keep-identifiers", action="store_true", help="do not remove dates, contacts and identifiers first"
+        "--keep-identifiers",
+        action="store_true",
+        help="do not remove dates, contacts, identifiers, names and addresses first",
     )
     parser.add_argument(
         "--long-text", choices=POLICIES, default="pool", help="texts of several windows: pool them, or score apart"
@@ -34,7 +37,8 @@ def run(arguments: list[str]) -> int:
         except UnicodeDecodeError as error:
             raise InvalidInput(f"--file: {options.file} is not UTF-8 text") from error
     if not texts:
-        raise SettingsError("no texts: give --text TEXT or --file F")
+        what = f"{options.file} holds no text" if options.file is not None else "give --text TEXT or --file F"
+        raise SettingsError(f"no texts: {what}")
     with connection.client(options, deidentify=not options.keep_identifiers, long_text=options.long_text) as client:
         predictions = client.classify(texts)
         spec, stats = client.spec, client.last_call.stats
@@ -61,10 +65,19 @@ def run(arguments: list[str]) -> int:
         return 0
     width = min(60, max(map(len, texts)))
     lines = [
-        f"{text[:width]:<{width}}  {p.probability:6.1%}  {p.label}" for text, p in zip(texts, predictions, strict=True)
+        f"{text[:width]:<{width}}  {p.probability:6.1%}  {p.label}{_remarks(p)}"
+        for text, p in zip(texts, predictions, strict=True)
     ]
     removed = sum(len(p.removed) for p in predictions)
     if removed:
         lines.append(f"removed before embedding: {removed} dates, contacts or identifiers (--json lists them)")
     connection.show(lines)
     return 0
+
+
+def _remarks(prediction: Prediction) -> str:
+    """What a reader should know of one answer, in brackets."""
+    remarks = [f"{prediction.windows} windows"] * (prediction.windows > 1)
+    remarks += ["close call: within twice the error bound"] * (not prediction.certain)
+    remarks += ["below the model's advice: ask a person"] * prediction.abstain
+    return f"  ({'; '.join(remarks)})" if remarks else ""

@@ -28,7 +28,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=20260401, help="of splits and training (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default %(default)s)")
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="directory (default ./models); with --from a file (default student.head)"
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="directory (default ./models); with --from a file (default student.head)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     examples = parser.add_argument_group("the example heads")
@@ -45,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="FILE", help="rows as the model takes them: .npy, .npz (x, and y) or .csv (label)"
     )
     own.add_argument("--hidden", type=int, metavar="H", help="quadratic units of the student (default 0: linear)")
-    own.add_argument("--input-bound", type=float, metavar="B", help="largest |x_i| to accept (default: data, and margin)")
+    own.add_argument(
+        "--input-bound", type=float, metavar="B", help="largest |x_i| to accept (default: data, and margin)"
+    )
     return parser
 
 
@@ -54,7 +59,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._written = 0.0
+        self._written, self._line = 0.0, ""
         self._bar: Any = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -65,10 +70,11 @@ class _Progress:
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
-        if 0 < done < total and now - self._written < 20:
+        line = f"distill: {stage} {done}/{total}\n"
+        if line == self._line or (0 < done < total and now - self._written < 20):
             return
-        self._written = now
-        sys.stderr.write(f"distill: {stage} {done}/{total}\n")
+        self._written, self._line = now, line
+        sys.stderr.write(line)
         sys.stderr.flush()
 
     def close(self) -> None:
@@ -93,7 +99,9 @@ def run(arguments: list[str]) -> int:
     if options.teacher is None and options.data is None:
         for name in ("hidden", "input_bound"):
             if getattr(options, name) is not None:
-                raise SettingsError(f"--{name.replace('_', '-')}: is for a model of your own; give --from and --data too")
+                raise SettingsError(
+                    f"--{name.replace('_', '-')}: is for a model of your own; give --from and --data too"
+                )
         return _examples(options)
     if options.teacher is None or options.data is None:
         raise SettingsError("--from and --data: give both, the model to distil and rows to distil it on")
@@ -114,6 +122,8 @@ def _examples(options: argparse.Namespace) -> int:
         raise SettingsError(f"--report {options.report}: expected a file in a directory that exists")
     started = time.monotonic()
     task = options.task or "all"
+    if task != "wdbc":
+        import torch  # noqa: F401  (a missing extra is reported before minutes of work)
     progress = _Progress()
     heads: dict[str, Head] = {}
     samples = 0
@@ -150,8 +160,6 @@ def _examples(options: argparse.Namespace) -> int:
 
 def _chapters(options: argparse.Namespace, progress: _Progress) -> tuple[dict[str, Head], int]:
     """The ICD-10-CM heads by name, and how many held-out texts were written."""
-    import torch  # noqa: F401  (a missing extra is reported before minutes of embedding)
-
     from secure_infer.distill.pipeline import distill
     from secure_infer.distill.train import Settings
     from secure_infer_client.text import MiniLM

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from secure_infer.errors import InvalidInput
 from secure_infer.heads import Task
 from secure_infer_client.commands import connection
+
+CHUNK = 256
 
 
 def run(arguments: list[str]) -> int:
@@ -26,8 +29,13 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     x = _rows(options.embeddings)
     with connection.client(options) as client:
-        logits = client.predict(x)
-        spec, plan, stats = client.spec, client.plan, client.last_call.stats
+        spec, plan = client.spec, client.plan
+        rows = spec.contract.check(x)  # all of them before the first leaves
+        parts, costs = [], []
+        for start in tqdm(range(0, len(rows), CHUNK), desc="rows", unit_scale=CHUNK, leave=False, disable=None):
+            parts.append(client.predict(rows[start : start + CHUNK]))
+            costs.append(client.last_call.stats)
+        logits, stats = np.concatenate(parts), sum(costs[1:], costs[0])
     probabilities = spec.probabilities(logits)
     labels = spec.decide(logits)
     if options.json:

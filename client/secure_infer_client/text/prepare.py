@@ -33,7 +33,7 @@ class TextSide:
     """How one client treats text.
 
     embedder: None takes the packaged one when the model was trained on it.
-    remove: take dates, contacts, identifiers out before embedding.
+    remove: take dates, contacts, identifiers, names and addresses out before embedding.
     long_text: "pool" averages the embeddings of a long text's windows into one row; "apart" scores every window by
     itself. Neither leaves text out.
     """

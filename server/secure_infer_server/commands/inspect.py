@@ -24,6 +24,7 @@ def run(arguments: list[str]) -> int:
     if options.json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return 0
+    facts["training_facts"] = "among what --json prints"
     for name, value in facts.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         sys.stdout.write(f"{name.replace('_', ' '):<16} {shown}\n")

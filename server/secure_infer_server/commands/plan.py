@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
         return 0
     sys.stdout.write(
         f"{head!r}, |logit| <= {planner.largest_logit(linear, head.contract):.3g}, {options.privacy}\n"
-        f"{'parameters':<26} {'cost':>7} {'products':>8} {'bytes up':>9} {'bytes down':>10} "
+        f"{'parameters':<26} {'cost, ms':>8} {'products':>8} {'bytes up':>9} {'bytes down':>10} "
         f"{'key bytes':>9} {'smudging':>8} {'error':>8}\n"
     )
     for candidate in found:
@@ -57,10 +57,16 @@ def run(arguments: list[str]) -> int:
             sys.stdout.write(f"{candidate.parameters:<26} rejected: {candidate.reason}\n")
         else:
             sys.stdout.write(
-                f"{candidate.parameters:<26} {candidate.cost:>7.1f} {p.products:>8} {p.query_bytes:>9,} {p.answer_bytes:>10,} "
+                f"{candidate.parameters:<26} {candidate.cost:>8.1f} {p.products:>8} {p.query_bytes:>9,} {p.answer_bytes:>10,} "
                 f"{p.key_bytes:>9,} {p.smudging_bits:>8} {p.error_bound:>8.1e}\n"
             )
-    return 0 if found[0].plan else 1
+    if found[0].plan is None:
+        raise UnsupportedHead(
+            f"{options.head.name}: nothing fits; allow a larger --error or fewer --smudging bits, or train with stronger "
+            "weight decay so that the range shrinks"
+        )
+    sys.stdout.write(f"chosen: {found[0].parameters}, the cheapest (cost is an estimate that only ranks)\n")
+    return 0
 
 
 def _row(candidate: planner.Candidate) -> dict[str, Any]:

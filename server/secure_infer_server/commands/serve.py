@@ -132,6 +132,7 @@ def run(arguments: list[str]) -> int:
         "address": address,
         "tls": settings.tls is not None,
         "models": app.registry.names(),
+        "without_plan": {name: app.registry.get(name).no_plan_reason for name in app.registry.without_plan()},
         "rejected": app.registry.rejected,
         "pid": os.getpid(),
     }

@@ -1,0 +1,53 @@
+"""PEM files of TLS, checked before gRPC sees them: it reports a wrong one as an unreachable server or a busy port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from secure_infer.errors import SettingsError
+
+Source = str | Path | bytes
+
+
+def certificates(what: str, source: Source) -> bytes:
+    """The PEM bytes of one or more certificates; raises SettingsError, naming `what`, for anything else."""
+    data = _read(what, source)
+    _chain(what, source, data)
+    return data
+
+
+def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tuple[bytes, bytes]:
+    """PEM bytes of a private key and the certificate chain that belongs to it; raises SettingsError when it does not."""
+    key_data, chain_data = _read(what_key, key), _read(what_chain, chain)
+    leaf = _chain(what_chain, chain, chain_data)[0]
+    try:
+        public = load_pem_private_key(key_data, password=None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise SettingsError(f"{what_key}: {_name(key)} is not an unencrypted private key in PEM") from None
+    if public != leaf.public_key():
+        raise SettingsError(f"{what_key}: {_name(key)} does not belong to the certificate of {what_chain}")
+    return key_data, chain_data
+
+
+def _chain(what: str, source: Source, data: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise SettingsError(f"{what}: {_name(source)} holds no certificate in PEM") from None
+
+
+def _read(what: str, source: Source) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{what}: {source} cannot be read ({error.strerror})") from error
+
+
+def _name(source: Source) -> str:
+    return "the value given" if isinstance(source, bytes) else str(source)
