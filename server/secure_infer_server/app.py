@@ -31,7 +31,7 @@ _SLACK = 64 << 10
 
 
 class App:
-    """A configured server. `start` listens, `wait` serves until SIGTERM or SIGINT, `stop` drains."""
+    """A configured server. `start` listens, `heed_signals` and `wait` serve until SIGTERM or SIGINT, `stop` drains."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -78,8 +78,8 @@ class App:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return f"{settings.host}:{port}"
 
-    def wait(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+    def heed_signals(self) -> None:
+        """From now on, SIGTERM or SIGINT ends `wait`; a second one ends the process at once. For the main thread."""
 
         def end(*_: object) -> None:
             if self._ending.is_set():
@@ -89,6 +89,9 @@ class App:
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
+
+    def wait(self) -> None:
+        """Serve until a signal, then drain."""
         while not self._ending.wait(3600):
             pass
         self.stop()

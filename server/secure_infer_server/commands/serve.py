@@ -124,6 +124,7 @@ def run(arguments: list[str]) -> int:
     settings = _settings(_parser().parse_args(arguments))
     logs.start()
     app = App(settings)
+    app.heed_signals()  # before anybody can know that this is ready
     address = app.start()
     for name, reason in app.registry.rejected.items():
         log.error("model %s is not served: %s", name, reason)
