@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -80,13 +81,13 @@ class Client:
     @property
     def spec(self) -> ModelSpec:
         """The model's public facts, as pinned when first seen."""
-        with self._lock:
+        with self._turn():
             return self._session.spec
 
     @property
     def plan(self) -> Any:
         """The plan that the server offers and this client checked."""
-        with self._lock:
+        with self._turn():
             return self._session.plan
 
     @property
@@ -104,15 +105,13 @@ class Client:
         Raises InvalidInput when x breaks the model's input contract, AnswerRefused when an answer fails its check (it
         is never retried), and ServerUnavailable, ModelChanged, PrivacyRefused as their names say.
         """
-        with self._lock:
-            self._usable()
+        with self._turn():
             rows = self._session.spec.contract.check(x)
             return self._scored(rows, 0.0)
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """One Prediction a text. Texts are de-identified (unless switched off) and embedded on this machine."""
-        with self._lock:
-            self._usable()
+        with self._turn():
             started = perf_counter()
             prepared = self._text.prepare(texts, self._session.spec)
             logits = self._scored(prepared.rows, perf_counter() - started)
@@ -120,7 +119,7 @@ class Client:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Rows (R, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
-        with self._lock:
+        with self._turn():
             return self._text.prepare(texts, self._session.spec).rows
 
     def explain(self, text: str) -> Explanation:
@@ -128,8 +127,7 @@ class Client:
 
         The number of variants is padded to a multiple of 16, so that message sizes tell the text's length coarsely.
         """
-        with self._lock:
-            self._usable()
+        with self._turn():
             started = perf_counter()
             spec = self._session.spec
             words = self._text.cleaned(text).split()
@@ -145,8 +143,7 @@ class Client:
 
     def evaluate_plaintext(self, x: Any) -> NDArray[np.float64]:
         """Logits from the server's plaintext baseline: it sees x. For benchmarks on public data; off on most servers."""
-        with self._lock:
-            self._usable()
+        with self._turn():
             return self._session.plaintext(self._session.spec.contract.check(x))
 
     def close(self) -> None:
@@ -164,11 +161,15 @@ class Client:
 
     # Inside.
 
-    def _usable(self) -> None:
-        if self._closed:
-            raise SettingsError("this client is closed; make a new one")
-        if self._process != os.getpid():
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One call at a time, of an open client, in the process that made it."""
+        if self._process != os.getpid():  # before the lock: a fork may have copied it held
             raise SettingsError("this client was made before a fork; make a new Client in the child process")
+        with self._lock:
+            if self._closed:
+                raise SettingsError("this client is closed; make a new one")
+            yield
 
     def _scored(self, rows: NDArray[np.float64], embed: float) -> NDArray[np.float64]:
         costs = Costs()

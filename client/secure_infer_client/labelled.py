@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.errors import InvalidInput, SettingsError
+
+MAX_FIELD = 1 << 24  # characters of one text
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,25 @@ def read(path: Path, *, text: str, label: str, group: str | None, labels: Sequen
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path.name}: is not UTF-8") from error
     if path.suffix in (".jsonl", ".ndjson"):
         rows = []
-        for number, line in enumerate(content.splitlines(), 1):
+        for number, line in enumerate(content.split("\n"), 1):  # not splitlines: texts may hold other separators
             if line.strip():
                 try:
                     rows.append(dict(json.loads(line)))
                 except (ValueError, TypeError):
                     raise InvalidInput(f"{path.name}: line {number} is not a JSON object") from None
     elif path.suffix == ".csv":
-        rows = list(csv.DictReader(content.splitlines()))
+        csv.field_size_limit(MAX_FIELD)
+        try:
+            rows = list(csv.DictReader(io.StringIO(content, newline="")))
+        except csv.Error as error:
+            raise InvalidInput(f"{path.name}: is not CSV ({error})") from None
     else:
         raise SettingsError(f"{path.name}: expected .csv or .jsonl")
     complete = set(rows[0]) if rows else set()

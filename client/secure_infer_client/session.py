@@ -140,19 +140,22 @@ class Session:
         """Logits (B, K) of rows (B, d), held to the contract already."""
         if self._refusals > 1:
             raise AnswerRefused("this client stopped: two answers failed their checks. Report the server; do not retry")
+        pinned = self.spec
+        try:
+            return self._predict_once(x, costs)
+        except (ModelChanged, PlanRefused):
+            # The server says that what was pinned is stale. Nothing of this part was evaluated, so nothing about the
+            # key can leak. All of x starts anew: one call is never answered by two models.
+            self._refresh()
+        if self.spec.embedder != pinned.embedder:
+            raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
+        return self._predict_once(self.spec.contract.check(x), costs)
+
+    def _predict_once(self, x: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
         per_call = self.plan.queries_per_call
-        parts = [x[i : i + per_call] for i in range(0, len(x), per_call)]
-        return np.concatenate([self._exchange(part, costs) for part in parts])
+        return np.concatenate([self._exchange(x[i : i + per_call], costs) for i in range(0, len(x), per_call)])
 
     def _exchange(self, rows: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
-        try:
-            return self._exchange_once(rows, costs)
-        except (ModelChanged, PlanRefused):
-            # The server says that what was pinned is stale. Nothing was evaluated, so nothing about the key can leak.
-            self._refresh()
-        return self._exchange_once(self.spec.contract.check(rows), costs)
-
-    def _exchange_once(self, rows: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
         spec, plan = self.spec, self.plan
         key = self._key_for(plan)
         started = perf_counter()
@@ -232,9 +235,9 @@ class Session:
 
     def _settle(self) -> None:
         """Wait for the mask that is being made: keys are used by one thread at a time."""
-        if self._preparing is not None and self._process == os.getpid():
-            self._preparing.result()
-        self._preparing = None
+        preparing, self._preparing = self._preparing, None
+        if preparing is not None and self._process == os.getpid():
+            preparing.exception()  # waits; a mask that could not be made is made when it is needed, or fails there
 
     def _destroy_key(self) -> None:
         self._settle()

@@ -33,6 +33,8 @@ class Parameters:
     def __post_init__(self) -> None:
         if self.degree not in MAX_MODULUS_BITS:
             raise PlanRefused(f"ring degree: expected one of {sorted(MAX_MODULUS_BITS)}, got {self.degree}")
+        if not self.data_primes:
+            raise PlanRefused("modulus chain: expected at least one data prime")
         if (self.special_prime is None) != (len(self.data_primes) == 1):
             raise PlanRefused(
                 f"modulus chain: {len(self.data_primes)} data primes need a special prime exactly when several"

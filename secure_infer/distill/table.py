@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,15 @@ def read(path: Path) -> Table:
         x, y = readers[path.suffix](path)
     except OSError as error:
         raise SettingsError(f"--data {path}: cannot be read ({error.strerror or 'not such a file'})") from error
-    except (EOFError, UnicodeDecodeError, zipfile.BadZipFile, csv.Error) as error:
+    except (
+        EOFError,
+        UnicodeDecodeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        MemoryError,
+        NotImplementedError,
+        csv.Error,
+    ) as error:
         raise InvalidInput(f"{path.name}: damaged, or not a {path.suffix} file") from error
     if x.ndim != 2 or x.dtype.kind not in "fiu" or x.shape[1] == 0:
         raise InvalidInput(f"{path.name}: expected real numbers of shape (n, d), got {x.dtype} of shape {x.shape}")
@@ -55,7 +64,9 @@ def read(path: Path) -> Table:
         return Table(x, None)
     if y.shape != (len(x),):
         raise InvalidInput(f"{path.name}: expected {len(x)} labels, one a row, got shape {y.shape}")
-    if y.dtype.kind == "f" and not (y == np.rint(y)).all():
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8")
+    if y.dtype.kind == "f" and not (np.isfinite(y) & (y == np.rint(y))).all():
         raise InvalidInput(f"{path.name}: labels are fractions; expected class numbers or names")
     return Table(x, tuple(str(int(v)) if y.dtype.kind in "fiub" else str(v) for v in y.tolist()))
 

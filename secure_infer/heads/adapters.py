@@ -14,6 +14,18 @@ from secure_infer.heads.task import Task
 
 Floats = NDArray[np.float64]
 
+_LINEAR = {
+    *(
+        "LogisticRegression",
+        "LogisticRegressionCV",
+        "LinearSVC",
+        "RidgeClassifier",
+        "RidgeClassifierCV",
+        "SGDClassifier",
+    ),
+    *("Perceptron", "LinearDiscriminantAnalysis", "LinearRegression", "Ridge", "RidgeCV", "Lasso", "ElasticNet"),
+    *("SGDRegressor", "LinearSVR", "HuberRegressor", "BayesianRidge"),
+}
 _SKLEARN = (
     "linear classifiers and regressors (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier, Ridge, "
     "LinearRegression), OneVsRestClassifier around one, MLPClassifier and MLPRegressor with activation 'relu' or "
@@ -62,7 +74,7 @@ def _model(model: Any) -> list[Layer]:
                 layers.append(ReLU())
             layers.append(Linear(np.asarray(weight).T, bias))
         return layers
-    if not hasattr(model, "coef_"):
+    if name not in _LINEAR or not hasattr(model, "coef_"):  # others have a coef_ that means something else
         raise InvalidHead(f"{name}: not fitted, or not supported; what works: {_SKLEARN}")
     weight = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64))
     bias = np.broadcast_to(np.asarray(getattr(model, "intercept_", 0.0), dtype=np.float64).ravel(), (len(weight),))
@@ -103,7 +115,7 @@ def _scaled(layer: Layer, factor: Floats, shift: Floats) -> Linear:
 
 def from_torch(module: Any) -> list[Layer]:
     """Layers of a module; raises InvalidHead, naming the part, for what is not supported."""
-    children = list(module.children()) if type(module).__name__ == "Sequential" else [module]
+    children = list(module) if type(module).__name__ == "Sequential" else [module]  # a layer may stand in it twice
     layers: list[Layer] = []
     for child in children:
         name = type(child).__name__

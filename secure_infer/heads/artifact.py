@@ -93,7 +93,9 @@ def load(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except OSError as error:
         raise InvalidHead(f"{path.name}: cannot be read ({error.strerror or 'not a file'})") from error
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InvalidHead):
+            raise
         raise InvalidHead(f"{path.name}: not a head artifact, or cut short (expected a safetensors file)") from error
     try:
         header = json.loads(metadata.get(_KEY, ""))
@@ -112,10 +114,10 @@ def load(path: Path) -> dict[str, Any]:
             )
         arguments: dict[str, Any] = header | {"layers": layers}
         found = Head(**arguments).digest
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise InvalidHead(f"{path.name}: the header is missing or incomplete ({type(error).__name__})") from error
     except InvalidHead as error:
         raise InvalidHead(f"{path.name}: {error.message}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidHead(f"{path.name}: the header is missing or incomplete ({type(error).__name__})") from error
     if found != expected:
         raise InvalidHead(
             f"{path.name}: digest {found[:12]}… differs from the stored {str(expected)[:12]}…; the file was changed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from secure_infer.errors import InvalidHead, PlanRefused
 from secure_infer.heads import InputContract, ModelSpec, Task
 from secure_infer.v1 import models_pb2
@@ -34,7 +36,10 @@ def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
         1,
         message.outputs,
     )
-    if not message.features or not counts_fit:
+    sane = all(0 < t < math.inf for t in message.temperature)
+    if message.HasField("abstain_below"):
+        sane = sane and 0 < message.abstain_below < 1
+    if not message.features or not counts_fit or not sane:
         raise PlanRefused(f"model {message.name!r}: labels, outputs and temperature do not fit together")
     try:
         contract = InputContract(

@@ -98,8 +98,8 @@ class App:
 
     def stop(self) -> None:
         self._health.enter_graceful_shutdown()
+        self.blinds.close()  # requests that are still under way make their own
         self.server.stop(GRACE_SECONDS).wait()
-        self.blinds.close()
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _TAG = 64  # bytes of plan and key digests before the residues
 _TURN = 4  # blinds made for one key before another's
+_LEAST = 4  # blinds a key keeps when many are in use
 
 
 def blind_bytes(plan: CoefficientPlan) -> int:
@@ -62,10 +63,12 @@ class _Stock:
     ready: deque[Any] = field(default_factory=deque)
     pending: int = 0
     blinder: Blinder | None = None
+    dropped: bool = False
 
     @property
-    def size(self) -> int:
-        return self.capacity * blind_bytes(self.plan)
+    def least(self) -> int:
+        """Bytes of what a stock needs to be worth having: the key, an encryptor for it, a few blinds."""
+        return 4 * len(self.key) + _LEAST * blind_bytes(self.plan)
 
 
 class _Maker:
@@ -95,8 +98,13 @@ class _Maker:
     def want(self, stock: _Stock, count: int) -> None:
         """Have `count` more blinds made for `stock`; returns at once."""
         with self._changed:
-            self._wanted[stock.tag] = (stock, self._wanted.get(stock.tag, (stock, 0))[1] + count)
+            self._wanted[stock.tag] = (stock, min(count, stock.capacity))
             self._changed.notify()
+
+    def forget(self, stock: _Stock) -> None:
+        """Have nothing more made for a stock that was dropped."""
+        with self._changed:
+            self._wanted.pop(stock.tag, None)
 
     def _ask(self) -> None:
         while True:
@@ -117,8 +125,11 @@ class _Maker:
             while True:
                 self._arrived(self._connection.recv_bytes())
         except (EOFError, OSError):
-            self._end()
-            self._lost()
+            pass
+        except Exception:
+            log.exception("a blind could not be taken in")
+        self._end()
+        self._lost()
 
     def _end(self) -> None:
         with self._changed:
@@ -147,7 +158,8 @@ class BlindPool:
         self._stocks: OrderedDict[bytes, _Stock] = OrderedDict()
         self._lock = threading.Lock()
         self._maker: _Maker | None = None
-        self._closed = False
+        self._closed = threading.Event()
+        self._losses = 0
 
     def start(self) -> None:
         """Start the process that prepares."""
@@ -155,7 +167,7 @@ class BlindPool:
             self._maker = _Maker(self._arrived, self._lost)
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         if self._maker is not None:
             self._maker.close()
 
@@ -181,24 +193,40 @@ class BlindPool:
     def refill(self, stock: _Stock) -> None:
         """Have blinds made when half of the stock is used."""
         with self._lock:
-            missing = stock.capacity - len(stock.ready) - stock.pending
-            if self._maker is None or missing <= 0 or 2 * missing < stock.capacity:
+            share = self._share(stock)
+            missing = share - len(stock.ready) - stock.pending
+            if self._maker is None or stock.dropped or missing <= 0 or 2 * missing < share:
                 return
             stock.pending += missing
             maker = self._maker
         maker.want(stock, missing)
 
+    def _share(self, stock: _Stock) -> int:
+        """Blinds that one stock may hold: fewer when many keys are in use."""
+        return min(stock.capacity, max(_LEAST, self._capacity // (len(self._stocks) or 1) // blind_bytes(stock.plan)))
+
     def _stock(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> _Stock:
         tag = bytes.fromhex(plan.digest) + digest
         with self._lock:
             stock = self._stocks.get(tag)
-            if stock is None:
-                wanted = max(self._per_key, 2 * plan.products) if self._per_key else 0
-                capacity = min(wanted, self._capacity // blind_bytes(plan))
-                stock = self._stocks[tag] = _Stock(tag, plan, key, capacity)
-                while sum(s.size for s in self._stocks.values()) > self._capacity:
-                    self._stocks.popitem(last=False)
-            self._stocks.move_to_end(tag)
+            if stock is not None:
+                self._stocks.move_to_end(tag)
+                return stock
+            capacity = max(self._per_key, 2 * plan.products) if self._per_key else 0
+            stock = _Stock(tag, plan, key, capacity)
+            if not capacity or stock.least > self._capacity:
+                stock.dropped = True  # nothing is prepared for it: it serves this request and is forgotten
+                return stock
+            self._stocks[tag] = stock
+            while sum(s.least for s in self._stocks.values()) > self._capacity:
+                _, oldest = self._stocks.popitem(last=False)
+                oldest.dropped = True
+                oldest.ready.clear()
+                if self._maker is not None:
+                    self._maker.forget(oldest)
+            for other in self._stocks.values():
+                while len(other.ready) > self._share(other):
+                    other.ready.pop()
             return stock
 
     def _arrived(self, message: bytes) -> None:
@@ -211,18 +239,21 @@ class BlindPool:
         blind = seal.ring(stock.plan.parameters).load(residues)
         with self._lock:
             stock.pending = max(0, stock.pending - 1)
-            if len(stock.ready) < stock.capacity:  # else made for a stock that was dropped and begun anew
+            if len(stock.ready) < self._share(stock):  # else the share shrank, or it was made for a dropped stock
                 stock.ready.append(blind)
 
     def _lost(self) -> None:
-        if self._closed:
-            return
-        log.error("the blinding process ended; starting another")
+        """Start another process, after a pause that doubles with every loss; requests make their own blinds meanwhile."""
         with self._lock:
-            self._maker = None
+            maker, self._maker = self._maker, None
             for stock in self._stocks.values():
                 stock.pending = 0
-        self.start()
+        if maker is not None:
+            maker.close()
+        self._losses += 1
+        if not self._closed.wait(min(60.0, 0.5 * 2**self._losses)):
+            log.error("the blinding process ended; starting another")
+            self.start()
 
 
 class BlindTaker:

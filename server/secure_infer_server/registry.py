@@ -40,15 +40,17 @@ class ServedModel:
                 f"the head has layers {kinds}; encrypted evaluation takes affine heads: distil it into a linear one"
             )
         else:
-            try:
-                for level in Privacy:
-                    if level.rank >= policy.privacy.rank:
-                        plan = planner.choose(
-                            linear, head.contract, privacy=level, error=policy.error, smudging=policy.smudging
-                        )
-                        evaluators[bytes.fromhex(plan.digest)] = LinearEvaluator(linear, plan)
-            except UnsupportedHead as problem:
-                evaluators, reason = {}, problem.message
+            for level in Privacy:
+                if level.rank < policy.privacy.rank:
+                    continue
+                try:
+                    plan = planner.choose(
+                        linear, head.contract, privacy=level, error=policy.error, smudging=policy.smudging
+                    )
+                except UnsupportedHead as problem:
+                    reason = problem.message
+                else:
+                    evaluators[bytes.fromhex(plan.digest)] = LinearEvaluator(linear, plan)
         return cls(ModelSpec.of(name, head), head, policy, evaluators, reason)
 
 

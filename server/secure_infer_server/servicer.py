@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
@@ -20,6 +21,9 @@ from secure_infer_server.dataplane import MAX_UPLOAD, Dataplane
 
 log = logging.getLogger(__name__)
 
+UPLOADS = 6  # at once; the other threads stay free for queries
+UPLOAD_SECONDS = 20.0
+
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -32,6 +36,8 @@ def answering(handler: Handler) -> Handler:
             return handler(self, request, context)
         except SecureInferError as error:
             known = error
+        except grpc.RpcError:  # the caller went away while it was sending
+            known = CallFailed("the call was cancelled, or took too long")
         except Exception:
             fault = secrets.token_hex(8)
             log.exception("fault %s in %s", fault, handler.__name__)
@@ -65,9 +71,23 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
+        self._places = threading.BoundedSemaphore(UPLOADS)
 
     @answering
     def UploadKeys(self, request: Iterator[keys_pb2.UploadKeysRequest], context: Any) -> keys_pb2.UploadKeysResponse:  # noqa: N802
+        if not self._places.acquire(blocking=False):
+            raise ResourceExhausted(f"{UPLOADS} uploads are under way; ask again shortly")
+        # A client that stalls must not keep a place and a thread.
+        limit = threading.Timer(UPLOAD_SECONDS, context.cancel)
+        limit.daemon = True
+        limit.start()
+        try:
+            return self._upload(request)
+        finally:
+            limit.cancel()
+            self._places.release()
+
+    def _upload(self, request: Iterator[keys_pb2.UploadKeysRequest]) -> keys_pb2.UploadKeysResponse:
         first = next(request, None)
         if first is None or not first.HasField("header"):
             raise MalformedRequest("public key: expected a header on the first chunk")
@@ -76,9 +96,11 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             raise ResourceExhausted(f"public key: {header.size} bytes announced; at most {MAX_UPLOAD} are taken")
         key = bytearray(first.chunk)
         for message in request:
+            if not message.chunk or len(key) + len(message.chunk) > header.size:
+                raise MalformedRequest(
+                    f"public key: {header.size} bytes announced, got an empty chunk or more than that"
+                )
             key += message.chunk
-            if len(key) > header.size:
-                break
         if len(key) != header.size:
             raise MalformedRequest(f"public key: {header.size} bytes announced, got {len(key)}")
         digest = self._dataplane.store_key(header.model, header.plan_digest, header.key_digest, bytes(key))

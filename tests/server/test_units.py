@@ -70,8 +70,35 @@ def test_pool_is_bounded_over_keys(plan: CoefficientPlan) -> None:
     pool = BlindPool(10 * blind_bytes(plan), 6)
     for number in range(4):
         pool.taker(plan, bytes([number]) * 32, b"key")
-    assert sum(stock.size for stock in pool._stocks.values()) <= 10 * blind_bytes(plan)
-    assert len(pool._stocks) == 1
+    assert sum(stock.least for stock in pool._stocks.values()) <= 10 * blind_bytes(plan)
+    assert len(pool._stocks) == 2
+
+
+def test_pool_without_preparation_keeps_nothing(plan: CoefficientPlan) -> None:
+    pool, key = BlindPool(1 << 30, 0), SecretKey(plan.parameters)
+    pool.start()
+    for number in range(50):
+        taker = pool.taker(plan, bytes([number]) * 32, key.public_bytes)
+        taker(time.perf_counter)
+        taker.done()
+        assert (taker.ready, taker.inline) == (0, 1)
+    assert not pool._stocks
+    pool.close()
+
+
+def test_more_keys_than_fit_take_smaller_shares(plan: CoefficientPlan) -> None:
+    pool, key = BlindPool(60 * blind_bytes(plan), 16), SecretKey(plan.parameters)
+    pool.start()
+    try:
+        digests = [bytes([number]) * 32 for number in range(9)]
+        for _ in range(3):
+            for digest in digests:
+                pool.warm(plan, digest, key.public_bytes)
+        until(lambda: sum(pool.level(plan, digest) for digest in digests) >= 20)
+        assert sum(pool.level(plan, digest) for digest in digests) <= 60
+        assert sum(count for _, count in pool._maker._wanted.values()) <= 60  # type: ignore[union-attr]
+    finally:
+        pool.close()
 
 
 def test_logs_keep_to_their_fields() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.errors import EmbedderMismatch, InvalidInput, SettingsError
-from secure_infer.heads import ModelSpec
+from secure_infer.heads import ModelSpec, Task
 from secure_infer_client.text.deidentify import Removal, deidentify
 from secure_infer_client.text.embed import Embedder, MiniLM
 
@@ -48,6 +48,10 @@ class TextSide:
         if isinstance(texts, str):
             raise InvalidInput("texts: expected a list of strings, got one string; pass [text]")
         embedder = self.embedder_for(spec)
+        if self._apart and spec.task is Task.REGRESSION:
+            raise SettingsError(
+                'long_text="apart" answers with the surest window, and a regression has none; use "pool"'
+            )
         cleaned = [deidentify(text) for text in texts] if self._remove else None
         kept = list(texts) if cleaned is None else [c.text for c in cleaned]
         removed: list[tuple[Removal, ...]] = (
