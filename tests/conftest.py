@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secure_infer_client.local_server import LocalServer
-from shared import linear_head
 
 from secure_infer.heads import Head, Linear, Polynomial, Square
+from secure_infer_client.local_server import LocalServer
+from shared import linear_head
 
 
 @pytest.fixture(scope="session")

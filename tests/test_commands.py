@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secure_infer_client import samples
-from secure_infer_client.local_server import LocalServer
-from shared import unit_rows
 
 from secure_infer import cli
 from secure_infer.heads import Head
+from secure_infer_client import samples
+from secure_infer_client.local_server import LocalServer
+from shared import unit_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from secure_infer_client import samples
-from secure_infer_client.commands import distill as command
 
 from secure_infer.distill import icd9, icd10, packaged, pipeline, wdbc
 from secure_infer.distill.ranges import hidden_range, logit_range, with_margin
 from secure_infer.distill.train import Settings
 from secure_infer.errors import InvalidInput, SettingsError, UnsupportedHead
 from secure_infer.heads import Head, Linear, Polynomial, ReLU
+from secure_infer_client import samples
+from secure_infer_client.commands import distill as command
 
 
 def _installed(*names: str) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from secure_infer_client.commands import distill as command
 
 from secure_infer.ckks import planner
 from secure_infer.distill import student, table, teachers
 from secure_infer.distill.ranges import logit_range
 from secure_infer.errors import InvalidHead, InvalidInput, SettingsError
 from secure_infer.heads import Head, Linear, ReLU
+from secure_infer_client.commands import distill as command
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 NO_STEP = lambda *_: None  # noqa: E731

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+
+from secure_infer.heads import Head
 from secure_infer_client import Client
 from secure_infer_client.local_server import LocalServer
 from shared import unit_rows
-
-from secure_infer.heads import Head
 
 Engine = Callable[[str, np.ndarray], tuple[np.ndarray, float]]
 ENGINES = ("plaintext", "ckks both-private", "ckks input-private")

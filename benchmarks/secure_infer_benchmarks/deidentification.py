@@ -15,10 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from secure_infer_client import samples
-from secure_infer_client.text.deidentify import deidentify
-from secure_infer_client.text.deidentify_vocabulary import vocabulary
-
 from secure_infer_benchmarks.deidentification_cases import (
     DEVELOPMENT_NEGATIVES,
     EVALUATION,
@@ -26,6 +22,9 @@ from secure_infer_benchmarks.deidentification_cases import (
     HELD_OUT_FAMILY,
     HELD_OUT_GIVEN,
 )
+from secure_infer_client import samples
+from secure_infer_client.text.deidentify import deidentify
+from secure_infer_client.text.deidentify_vocabulary import vocabulary
 
 PUBLISHED_SEED = samples.PUBLISHED_SEED
 PUBLISHED_SIZE = 4000

@@ -11,12 +11,12 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
-from secure_infer_client import Client
-from secure_infer_client.local_server import LocalServer
-from secure_infer_client.prediction import CallStats
 from tqdm import tqdm
 
 from secure_infer.heads import Head, Linear
+from secure_infer_client import Client
+from secure_infer_client.local_server import LocalServer
+from secure_infer_client.prediction import CallStats
 
 STAGES = ("encrypt", "network", "server", "decrypt", "total")
 

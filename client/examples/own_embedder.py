@@ -10,14 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from secure_infer_client import Client, samples
-from secure_infer_client.local_server import LocalServer
-from secure_infer_client.text import embedder
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from secure_infer.errors import EmbedderMismatch
 from secure_infer.heads import Head
+from secure_infer_client import Client, samples
+from secure_infer_client.local_server import LocalServer
+from secure_infer_client.text import embedder
 
 IDENTITY = "hashed-words/256/l2"
 HASHER = HashingVectorizer(n_features=256, alternate_sign=False, norm="l2")

@@ -15,14 +15,6 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from secure_infer_client import transport
-from secure_infer_client.keys import SecretKey
-from secure_infer_client.session import CHUNK
-from secure_infer_server.blinds import BlindPool
-from secure_infer_server.dataplane import Dataplane, load_query
-from secure_infer_server.keystore import KeyStore
-from secure_infer_server.registry import Registry, ServedModel
-from secure_infer_server.settings import Policy
 
 from secure_infer.ckks import planner, seal
 from secure_infer.ckks.blinding import Blinder
@@ -32,6 +24,14 @@ from secure_infer.ckks.planner import integer_weights
 from secure_infer.ckks.residues import Residues, add, unpack
 from secure_infer.heads import Head, InputContract, Linear
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc
+from secure_infer_client import transport
+from secure_infer_client.keys import SecretKey
+from secure_infer_client.session import CHUNK
+from secure_infer_server.blinds import BlindPool
+from secure_infer_server.dataplane import Dataplane, load_query
+from secure_infer_server.keystore import KeyStore
+from secure_infer_server.registry import Registry, ServedModel
+from secure_infer_server.settings import Policy
 
 SIGMAS = 6.0
 """Where a test on a normal deviate stops believing in chance: 2e-9 a test, two-sided; 3e-8 for `agreement`."""

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from adversary import Served, random_head
+
 from secure_infer_client.local_server import LocalServer
 
 

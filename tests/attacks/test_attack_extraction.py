@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from adversary import Served
+
 from secure_infer_client import Client
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from adversary import Case, Served, call, dataplane, divide, upload
-from secure_infer_client import Client
-from secure_infer_server.dataplane import load_query
 
 from secure_infer.ckks.coefficient import pack_input
 from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import MalformedRequest, PlanRefused, PrivacyRefused
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc, plans_pb2
+from secure_infer_client import Client
+from secure_infer_server.dataplane import load_query
 
 
 def test_the_client_is_refused(served: Served) -> None:

@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import tenseal.sealapi as sealapi
 from adversary import CHANCE, Case, dataplane, random_head, uniformity
-from secure_infer_client.keys import SecretKey
-from secure_infer_server.dataplane import Dataplane
 
 import secure_infer
 from secure_infer.ckks import seal, sealio
@@ -27,6 +25,8 @@ from secure_infer.ckks.residues import centred, pack_residues, residue_bytes
 from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import MalformedRequest, PlanRefused
 from secure_infer.heads import Head
+from secure_infer_client.keys import SecretKey
+from secure_infer_server.dataplane import Dataplane
 
 HEAD = random_head(16, 8, seed=6)
 MANY = random_head(8, 200, seed=7)

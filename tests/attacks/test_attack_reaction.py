@@ -19,7 +19,6 @@ import grpc
 import numpy as np
 import pytest
 from adversary import Case, dataplane, random_head
-from secure_infer_client import Client
 
 from secure_infer.ckks.coefficient import read_answer
 from secure_infer.ckks.plan import CoefficientPlan, Privacy
@@ -29,6 +28,7 @@ from secure_infer.heads import ModelSpec
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
+from secure_infer_client import Client
 
 HEAD = random_head(16, 2, seed=9)
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from adversary import Served, secret_polynomial, upload
 from numpy.typing import NDArray
-from secure_infer_client import Client
-from secure_infer_client.keys import SecretKey
-from secure_infer_client.recorder import Recorder
 
 from secure_infer.ckks import seal, sealio
 from secure_infer.ckks.coefficient import pack_input
 from secure_infer.ckks.plan import CoefficientPlan
 from secure_infer.ckks.residues import pack_residues, packed_bytes, reduce
 from secure_infer.errors import SecureInferError
+from secure_infer_client import Client
+from secure_infer_client.keys import SecretKey
+from secure_infer_client.recorder import Recorder
 
 TEXT = "Quetiapine zygomatic fracture oropharyngeal haemoptysis since Thursday"
 PIECES = 16

@@ -17,8 +17,6 @@ import tenseal
 import tenseal.sealapi as sealapi
 import zstandard
 from adversary import Case, Served, call, secret_polynomial, upload
-from secure_infer_client import Client
-from secure_infer_client.keys import SecretKey
 
 from secure_infer.ckks import seal, sealio
 from secure_infer.ckks.coefficient import pack_input
@@ -26,6 +24,8 @@ from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.residues import pack_residues
 from secure_infer.errors import MalformedRequest, SecretKeyReceived
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc
+from secure_infer_client import Client
+from secure_infer_client.keys import SecretKey
 
 MODES = {"uncompressed": 0, "zlib": 1, "zstd": 2}
 

@@ -7,9 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from secure_infer_client.keys import SecretKey
-from secure_infer_server.dataplane import load_query
-from shared import linear_head, unit_rows
 
 from secure_infer.ckks import planner, seal
 from secure_infer.ckks.blinding import Blinder, gaussian_integers, system_normal
@@ -17,6 +14,9 @@ from secure_infer.ckks.coefficient import LinearEvaluator, answer_product_bytes,
 from secure_infer.ckks.plan import CoefficientPlan, Privacy
 from secure_infer.errors import AnswerRefused, InternalFault
 from secure_infer.heads import Head, InputContract, Linear
+from secure_infer_client.keys import SecretKey
+from secure_infer_server.dataplane import load_query
+from shared import linear_head, unit_rows
 
 
 class Pair:

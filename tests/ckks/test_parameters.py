@@ -40,6 +40,8 @@ def test_a_special_prime_goes_with_several_data_primes() -> None:
         Parameters(4096, good.data_primes)
     with pytest.raises(PlanRefused):
         Parameters(4096, good.data_primes[:1], good.special_prime)
+    with pytest.raises(PlanRefused, match="at least one"):
+        Parameters(4096, (), good.special_prime)
 
 
 def test_products_are_exact() -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import linear_head
 
 from secure_infer.ckks import planner
 from secure_infer.ckks.parameters import MAX_MODULUS_BITS
 from secure_infer.ckks.plan import NOISE, WINDOW, CoefficientPlan, Privacy
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
+from shared import linear_head
 
 
 def chosen(

@@ -13,10 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secure_infer_client import AsyncClient, Client
-from secure_infer_client.local_server import LocalServer
-from secure_infer_client.text import embedder
-from shared import linear_head, unit_rows
 
 from secure_infer.errors import (
     EmbedderMismatch,
@@ -30,6 +26,10 @@ from secure_infer.errors import (
     UnsupportedHead,
 )
 from secure_infer.heads import Head
+from secure_infer_client import AsyncClient, Client
+from secure_infer_client.local_server import LocalServer
+from secure_infer_client.text import embedder
+from shared import linear_head, unit_rows
 
 
 @pytest.fixture
@@ -316,3 +316,58 @@ def test_a_batch_on_a_head_of_many_products(tmp_path: Path) -> None:
     with LocalServer(tmp_path) as server, Client(server.address, model="big", timeout=60) as client:
         for _ in range(2):
             assert np.abs(client.predict(x) - head.evaluate(x)).max() <= client.plan.error_bound
+
+
+def test_a_regression_has_no_surest_window(tmp_path: Path) -> None:
+    base = linear_head(2, 1, bound=100.0, norm=None)
+    Head(base.layers, labels=["dose"], input_bound=100.0, task="regression", embedder="toy/1").save(tmp_path / "m.head")
+    with LocalServer(tmp_path) as server:
+        arguments = {"model": "m", "embedder": embedder("toy/1", toy)}
+        with Client(server.address, **arguments) as client:
+            (found,) = client.classify(["one two"])
+            assert found.label.startswith("dose ")
+            assert np.isnan(found.probability)
+        with (
+            Client(server.address, long_text="apart", **arguments) as client,
+            pytest.raises(SettingsError, match="surest"),
+        ):
+            client.classify(["one two"])
+
+
+def test_a_fork_while_a_call_is_under_way_does_not_hang(client: Client) -> None:
+    with client._lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                client.predict(unit_rows(1, 8))
+            except SettingsError:
+                os._exit(0)
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_model_that_changes_within_a_call_answers_none_of_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, x = linear_head(8, 3, seed=1), linear_head(8, 3, seed=2), unit_rows(130, 8)
+    first.save(tmp_path / "m.head")
+    with LocalServer(tmp_path) as server:
+        client = Client(server.address, model="m", accept_model=lambda _: True)
+        client.predict(x[:1])
+        exchange, calls = client._session._exchange, []
+
+        def swap(rows: np.ndarray, costs: object) -> np.ndarray:
+            calls.append(len(rows))
+            if len(calls) == 2:
+                server.stop()
+                second.save(tmp_path / "m.head")
+                calls.append(LocalServer(tmp_path, "--listen", server.address))
+                time.sleep(1.2)
+            return exchange(rows, costs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(client._session, "_exchange", swap)
+        try:
+            assert np.abs(client.predict(x) - second.evaluate(x)).max() <= client.plan.error_bound
+        finally:
+            client.close()
+            calls[2].stop()

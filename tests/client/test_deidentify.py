@@ -7,6 +7,8 @@ import datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from secure_infer.errors import InvalidInput
 from secure_infer_benchmarks import deidentification
 from secure_infer_benchmarks.deidentification_cases import (
     DEVELOPMENT_NEGATIVES,
@@ -17,8 +19,6 @@ from secure_infer_benchmarks.deidentification_cases import (
 from secure_infer_client import samples
 from secure_infer_client.text.deidentify import deidentify
 from secure_infer_client.text.deidentify_vocabulary import folded, vocabulary
-
-from secure_infer.errors import InvalidInput
 
 FOUND = [
     ("Seen on 03/12/2024 for chest pain.", "date", "Seen on for chest pain."),

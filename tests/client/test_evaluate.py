@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from secure_infer_client.labelled import read
-from secure_infer_client.scoring import Rate, abstention, report
-from shared import unit_rows
 from sklearn.metrics import f1_score
 
 from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer.heads import Head
+from secure_infer_client.labelled import read
+from secure_infer_client.scoring import Rate, abstention, report
+from shared import unit_rows
 
 
 def test_wilson_interval_is_scipys() -> None:
@@ -118,3 +118,13 @@ def test_texts_and_groups(tmp_path: Path) -> None:
     )
     found = read(tmp_path / "x.jsonl", text="text", label="label", group="site", labels=["a", "b"])
     assert (found.texts, found.features, found.labels, found.groups) == (["t", "u"], None, ["a", "b"], ["3", "4"])
+
+
+def test_texts_keep_their_line_breaks(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('text,label\n"acute\nfracture\u2028of femur",a\n', encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text('{"text": "one\u2028two", "label": "a"}\n', encoding="utf-8")
+    found = [
+        read(tmp_path / name, text="text", label="label", group=None, labels=["a", "b"])
+        for name in ("x.csv", "x.jsonl")
+    ]
+    assert [f.texts for f in found] == [["acute\nfracture\u2028of femur"], ["one\u2028two"]]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from secure_infer_client import Client
-from secure_infer_client.local_server import LocalServer
-from secure_infer_client.text import MiniLM
 
 from secure_infer import models
 from secure_infer.errors import SettingsError
+from secure_infer_client import Client
+from secure_infer_client.local_server import LocalServer
+from secure_infer_client.text import MiniLM
 
 pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra `text`")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from secure_infer_client import samples
 
 from secure_infer.distill.icd10 import CHAPTERS
 from secure_infer.errors import InvalidInput
+from secure_infer_client import samples
 
 
 def test_the_whole_held_out_split_is_there() -> None:

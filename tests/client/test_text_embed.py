@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secure_infer_client.text import embed
-from secure_infer_client.text.embed import MiniLM, embedder
 
 from secure_infer.errors import EmbedderMismatch, InvalidInput
+from secure_infer_client.text import embed
+from secure_infer_client.text.embed import MiniLM, embedder
 
 TEXTS = [
     "acute myocardial infarction",

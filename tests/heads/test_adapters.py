@@ -5,13 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import load_breast_cancer, load_iris
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    SGDClassifier,
+)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from secure_infer.errors import InvalidHead
 from secure_infer.heads import Head, ModelSpec, Task
@@ -94,3 +102,14 @@ def test_torch_modules() -> None:
         assert np.allclose(head.evaluate(x), module(torch.tensor(x, dtype=torch.float32)).numpy(), atol=1e-5)
     with pytest.raises(InvalidHead, match="Tanh"):
         Head.from_torch(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), input_bound=1.0)
+
+    relu = nn.ReLU()
+    shared = nn.Sequential(nn.Linear(4, 5), relu, nn.Linear(5, 5), relu, nn.Linear(5, 2))
+    assert [k.kind for k in Head.from_torch(shared, input_bound=1.0).layers] == ["linear", "relu"] * 2 + ["linear"]
+
+
+def test_a_coefficient_that_means_something_else_is_refused() -> None:
+    x, y = IRIS
+    for model in (SVC(kernel="linear").fit(x, y), PoissonRegressor().fit(x, y), PLSRegression().fit(x, y)):
+        with pytest.raises(InvalidHead, match="not supported"):
+            Head.from_sklearn(model, calibration=x)

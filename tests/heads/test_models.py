@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from secure_infer_client import Client, samples
-from secure_infer_client.local_server import LocalServer
-from secure_infer_client.text import MiniLM
 
 from secure_infer import models
 from secure_infer.ckks import planner
@@ -19,6 +16,9 @@ from secure_infer.distill.icd10 import CHAPTERS
 from secure_infer.distill.ranges import hidden_range, logit_range
 from secure_infer.distill.report import report
 from secure_infer.heads import Head
+from secure_infer_client import Client, samples
+from secure_infer_client.local_server import LocalServer
+from secure_infer_client.text import MiniLM
 
 NAMES = ["icd10-chapter-linear", "icd10-chapter"]
 DRAWN = 300

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secure_infer_client import Client, transport
-from secure_infer_client.keys import SecretKey
-from secure_infer_client.local_server import LocalServer
-from shared import unit_rows
 
 from secure_infer.ckks.coefficient import pack_input
 from secure_infer.ckks.plan import CoefficientPlan
 from secure_infer.errors import SecureInferError
 from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer_client import Client, transport
+from secure_infer_client.keys import SecretKey
+from secure_infer_client.local_server import LocalServer
+from shared import unit_rows
 
 
 class Raw:

@@ -13,17 +13,17 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from secure_infer import address
+from secure_infer.errors import SecureInferError, ServerUnavailable, SettingsError
+from secure_infer.heads import Head
+from secure_infer.v1 import models_pb2, models_pb2_grpc
 from secure_infer_client import Client
 from secure_infer_client.local_server import LocalServer
 from secure_infer_server.app import SERVICES
 from secure_infer_server.commands import certs
 from secure_infer_server.settings import Settings
 from shared import linear_head, unit_rows
-
-from secure_infer import address
-from secure_infer.errors import SecureInferError, ServerUnavailable, SettingsError
-from secure_infer.heads import Head
-from secure_infer.v1 import models_pb2, models_pb2_grpc
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

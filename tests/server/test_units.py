@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import grpc
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
+from secure_infer.ckks import planner
+from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.errors import ResourceExhausted
+from secure_infer.v1 import keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_client.keys import SecretKey
+from secure_infer_server import servicer
+from secure_infer_server.app import App
 from secure_infer_server.blinds import BlindPool, blind_bytes
 from secure_infer_server.keystore import KeyStore
 from secure_infer_server.logs import JsonLines
+from secure_infer_server.registry import Registry, ServedModel
+from secure_infer_server.settings import Policy, Settings
 from shared import linear_head
-
-from secure_infer.ckks import planner
-from secure_infer.ckks.plan import CoefficientPlan
-from secure_infer.errors import ResourceExhausted
 
 
 def test_key_store_forgets_the_least_recently_used() -> None:
@@ -137,3 +148,58 @@ def test_many_keys_and_large_blinds_do_not_lock_the_pool() -> None:
         until(lambda: all(pool.level(plan, digest) > 0 for digest in digests), 60)
     finally:
         pool.close()
+
+
+def test_stalled_uploads_end_and_leave_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "UPLOAD_SECONDS", 1.0)
+    linear_head(8, 3).save(tmp_path / "m.head")
+    app = App(Settings(tmp_path, "127.0.0.1", 0, insecure=True, blinds_per_key=0))
+    address = app.start()
+    stop = threading.Event()
+
+    def stalled() -> Iterator[keys_pb2.UploadKeysRequest]:
+        yield keys_pb2.UploadKeysRequest(header=keys_pb2.KeyHeader(model="m", size=100))
+        stop.wait(30)
+
+    try:
+        with grpc.insecure_channel(address) as channel:
+            keys = keys_pb2_grpc.KeyServiceStub(channel)
+            uploads = [keys.UploadKeys.future(stalled()) for _ in range(24)]
+            with grpc.insecure_channel(address) as other:
+                request = models_pb2.GetModelRequest(model="m")
+                assert models_pb2_grpc.ModelServiceStub(other).GetModel(request, timeout=10).model.name == "m"
+            codes = {upload.exception(timeout=20).code() for upload in uploads}
+            assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+    finally:
+        stop.set()
+        app.stop()
+
+
+def test_odd_artifacts_do_not_take_down_the_others(tmp_path: Path) -> None:
+    linear_head(4, 2).save(tmp_path / "good.head")
+    tensors = {"0.weight": np.eye(2), "0.bias": np.zeros(2)}
+    base = {
+        "format": 1,
+        "layers": ["linear"],
+        "labels": ["a", "b"],
+        "input_bound": 1.0,
+        "input_norm": None,
+        "digest": "x",
+    }
+    odd: list[dict] = [
+        {"input_bound": "abc"},
+        {"input_bound": 10**400},
+        {"temperature": [[1], [1, 2]]},
+        {"facts": "abc"},
+    ]
+    for number, change in enumerate(odd):
+        save_file(tensors, tmp_path / f"odd{number}.head", metadata={"secure_infer": json.dumps(base | change)})
+    save_file(tensors, tmp_path / "deep.head", metadata={"secure_infer": "[" * 100_000})
+    registry = Registry.load(Settings(tmp_path, "127.0.0.1", 0, insecure=True))
+    assert registry.names() == ["good"]
+    assert len(registry.rejected) == 5
+
+
+def test_one_level_that_does_not_fit_leaves_the_other() -> None:
+    model = ServedModel.compile("m", linear_head(4, 2, scale=1e6), Policy(privacy=Privacy.INPUT_PRIVATE, smudging=40))
+    assert Privacy.INPUT_PRIVATE in [e.plan.privacy for e in model.evaluators.values()]

@@ -1,7 +1,6 @@
 """Converters are inverse to each other, and refuse what does not fit together."""
 
 import pytest
-from shared import linear_head
 
 from secure_infer.ckks import planner
 from secure_infer.ckks.plan import Privacy
@@ -9,6 +8,7 @@ from secure_infer.errors import CATALOGUE, MalformedRequest, PlanRefused, Secure
 from secure_infer.heads import ModelSpec
 from secure_infer.v1 import models_pb2, plans_pb2
 from secure_infer.wire import models, plans, status
+from shared import linear_head
 
 
 @pytest.mark.parametrize("privacy", Privacy)
