@@ -35,7 +35,7 @@ def blind_bytes(plan: CoefficientPlan) -> int:
 
 
 def _prepare(connection: Connection) -> None:
-    """The process: answers (plan, key digest, key or None, count) with that many blinds."""
+    """The process: answers (plan, tag, key, count) with that many blinds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     blinders: OrderedDict[bytes, Blinder] = OrderedDict()
     while True:
@@ -98,7 +98,8 @@ class _Maker:
     def want(self, stock: _Stock, count: int) -> None:
         """Have `count` more blinds made for `stock`; returns at once."""
         with self._changed:
-            self._wanted[stock.tag] = (stock, min(count, stock.capacity))
+            waiting, left = self._wanted.get(stock.tag, (stock, 0))
+            self._wanted[stock.tag] = (stock, count + (left if waiting is stock else 0))
             self._changed.notify()
 
     def forget(self, stock: _Stock) -> None:

@@ -77,6 +77,23 @@ def test_pool_fills_is_used_once_and_refills(plan: CoefficientPlan) -> None:
         pool.close()
 
 
+def test_refills_asked_for_while_others_are_under_way_all_arrive(plan: CoefficientPlan) -> None:
+    pool, key = BlindPool(1 << 30, 300), SecretKey(plan.parameters)
+    pool.start()
+    try:
+        pool.warm(plan, key.public_digest, key.public_bytes)
+        for _ in range(3):
+            until(lambda: pool.level(plan, key.public_digest) >= 150)
+            taker = pool.taker(plan, key.public_digest, key.public_bytes)
+            for _ in range(150):
+                taker(time.perf_counter)
+            taker.done()
+        until(lambda: pool.level(plan, key.public_digest) == 300)
+        assert [stock.pending for stock in pool._stocks.values()] == [0]
+    finally:
+        pool.close()
+
+
 def test_pool_is_bounded_over_keys(plan: CoefficientPlan) -> None:
     pool = BlindPool(10 * blind_bytes(plan), 6)
     for number in range(4):
