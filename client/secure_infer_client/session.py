@@ -85,11 +85,7 @@ class Session:
     @property
     def spec(self) -> ModelSpec:
         """The pinned model; asked for once."""
-        if self._spec is None:
-            self._refresh()
-        if self._spec is None:
-            raise CallFailed("the model's description is missing")
-        return self._spec
+        return self._refresh() if self._spec is None else self._spec
 
     @property
     def plan(self) -> CoefficientPlan:
@@ -102,7 +98,7 @@ class Session:
     def _call(self, function: Callable[[], transport.Result]) -> transport.Result:
         return transport.call(self._target, self._timeout, function)
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> ModelSpec:
         """Ask for the model and its plans; hold them to this client's own table and to what it pinned."""
         request = models_pb2.GetModelRequest(model=self._model, privacy=wire_plans.privacy_to_proto(self._privacy))
         response = self._call(lambda: self._models.GetModel(request, timeout=self._timeout))
@@ -123,6 +119,7 @@ class Session:
             if self._plan is None:
                 self._plan = self._with_own_primes(plan)
         self._spec = spec
+        return spec
 
     @staticmethod
     def _with_own_primes(plan: CoefficientPlan) -> CoefficientPlan:
@@ -146,10 +143,10 @@ class Session:
         except (ModelChanged, PlanRefused):
             # The server says that what was pinned is stale. Nothing of this part was evaluated, so nothing about the
             # key can leak. All of x starts anew: one call is never answered by two models.
-            self._refresh()
-        if self.spec.embedder != pinned.embedder:
+            current = self._refresh()
+        if current.embedder != pinned.embedder:
             raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
-        return self._predict_once(self.spec.contract.check(x), costs)
+        return self._predict_once(current.contract.check(x), costs)
 
     def _predict_once(self, x: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
         per_call = self.plan.queries_per_call

@@ -8,7 +8,6 @@ as the integer product <c1, s>: a server's bytes are never loaded into SEAL besi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from secure_infer.ckks import seal
 from secure_infer.ckks.plan import CoefficientPlan, Privacy
 from secure_infer.ckks.planner import integer_weights
-from secure_infer.ckks.residues import centred, pack, packed_bytes, unpack
+from secure_infer.ckks.residues import centred, pack, unpack
 from secure_infer.errors import AnswerRefused, InternalFault, MalformedRequest
 from secure_infer.heads import Linear
 
@@ -52,7 +51,7 @@ def read_answer(plan: CoefficientPlan, rows: NDArray[np.float64], answers: Seque
     not retry: whether an answer was refused tells a hostile server about the secret key.
     """
     degree, modulus = plan.parameters.degree, plan.answer_modulus
-    bits = plan.answer_bits or modulus.bit_length()
+    bits = plan.answer_width
     if len(answers) != plan.products:
         raise AnswerRefused(f"answer: expected {plan.products} products, got {len(answers)}")
     try:
@@ -76,14 +75,6 @@ def read_answer(plan: CoefficientPlan, rows: NDArray[np.float64], answers: Seque
 
 
 # The server's half.
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One query's answers and what blinding it took."""
-
-    answers: list[bytes]
-    blinded: int
 
 
 class LinearEvaluator:
@@ -123,8 +114,8 @@ class LinearEvaluator:
             plaintexts.append(self._ring.plaintext(polynomial) if polynomial.any() else None)
         return plaintexts
 
-    def evaluate(self, query: Sequence[seal.Ciphertext], blind: Callable[[], seal.Ciphertext] | None) -> Answered:
-        """Answers to one query of `plan.ciphertexts` ciphertexts.
+    def evaluate(self, query: Sequence[seal.Ciphertext], blind: Callable[[], seal.Ciphertext] | None) -> list[bytes]:
+        """The answers, one a product, to one query of `plan.ciphertexts` ciphertexts.
 
         blind: returns a fresh blind, used once; required exactly when the plan is both-private.
         """
@@ -142,7 +133,7 @@ class LinearEvaluator:
                 else:
                     self._ring.add_to(total, term)
             answers.append(self._answer(product, total))
-        return Answered(answers, 0 if blind is None else len(answers))
+        return answers
 
     def _answer(self, product: int, total: seal.Ciphertext | None) -> bytes:
         plan, q0 = self.plan, self.plan.first_prime
@@ -156,11 +147,6 @@ class LinearEvaluator:
         kept[len(plan.rows(product)) :] = 0
         values = np.concatenate([kept, c1])
         if not plan.answer_bits:
-            return pack(values, q0.bit_length())
+            return pack(values, plan.answer_width)
         rounded = np.rint(values.astype(np.float64) * (plan.answer_modulus / q0)).astype(np.uint64)
-        return pack(rounded & np.uint64(plan.answer_modulus - 1), plan.answer_bits)
-
-
-def answer_product_bytes(plan: CoefficientPlan) -> int:
-    """Bytes of one product's answer."""
-    return packed_bytes(plan.parameters.degree + plan.padded_answers, plan.answer_bits or plan.first_prime.bit_length())
+        return pack(rounded & np.uint64(plan.answer_modulus - 1), plan.answer_width)

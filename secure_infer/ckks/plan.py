@@ -129,6 +129,11 @@ class CoefficientPlan:
         return 1 << self.answer_bits if self.answer_bits else self.first_prime
 
     @property
+    def answer_width(self) -> int:
+        """Bits of a coefficient sent."""
+        return self.answer_bits or self.first_prime.bit_length()
+
+    @property
     def answer_limit(self) -> float:
         """Largest |answer| an honest server returns, its error beyond nine sigma included; larger ones are refused."""
         return self.answer_range + 1.5 * self.error_bound
@@ -141,9 +146,12 @@ class CoefficientPlan:
 
     @property
     def answer_bytes(self) -> int:
-        width = self.answer_modulus.bit_length() - 1 if self.answer_bits else self.first_prime.bit_length()
-        per_product = packed_bytes(self.parameters.degree + self.padded_answers, width)
-        return self.products * per_product
+        return self.products * self.product_bytes
+
+    @property
+    def product_bytes(self) -> int:
+        """Bytes of one product's answer: the coefficients of c0 that are sent, and all of c1."""
+        return packed_bytes(self.parameters.degree + self.padded_answers, self.answer_width)
 
     @property
     def padded_answers(self) -> int:

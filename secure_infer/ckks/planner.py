@@ -101,11 +101,16 @@ class _Demand:
 
 
 def _demand(
-    linear: Linear, contract: InputContract, privacy: Privacy, error: float, smudging: int, degree: int
+    linear: Linear,
+    contract: InputContract,
+    privacy: Privacy,
+    error: float,
+    smudging: int,
+    degree: int,
+    weight_scale: int,
 ) -> _Demand:
     outputs, features = linear.weight.shape
     private = privacy is Privacy.BOTH_PRIVATE
-    weight_scale = _weight_scale(linear, contract, error / 5)
     least_range = max(2.0**-3, 1.5 * error / (WINDOW / 2 - 1))  # so that the check's margin fits the window
     answer_range = 2.0 ** math.ceil(math.log2(max(largest_logit(linear, contract), least_range)))
     flood = error / 8 if private else 0.0
@@ -169,8 +174,9 @@ def _compile(
     smudging: int,
     degree: int,
     primes: int,
+    weight_scale: int,
 ) -> CoefficientPlan:
-    demand = _demand(linear, contract, privacy, error, smudging, degree)
+    demand = _demand(linear, contract, privacy, error, smudging, degree, weight_scale)
     parameters = _parameters(demand, degree, primes)
     product_scale = min(parameters.data_modulus / (1.0001 * WINDOW * demand.answer_range), demand.most_scale)
     input_scale = int(product_scale / demand.weight_scale)
@@ -257,11 +263,15 @@ def explore(
     error: wanted bound on |logit error|. smudging: least smudging bits (both-private only).
     """
     found = []
+    try:
+        weight_scale = _weight_scale(linear, contract, error / 5)  # the same for every ring
+    except UnsupportedHead as problem:
+        return [Candidate("any ring", None, math.inf, problem.message)]
     for degree, primes in itertools.product(MAX_MODULUS_BITS, (1, 2, 3)):
         if primes > 1 and degree == 2048:
             continue
         try:
-            plan = _compile(linear, contract, privacy, error, smudging, degree, primes)
+            plan = _compile(linear, contract, privacy, error, smudging, degree, primes, weight_scale)
             found.append(Candidate(str(plan.parameters), plan, estimated_cost(plan), ""))
         except (UnsupportedHead, PlanRefused) as problem:
             found.append(Candidate(f"N={degree}, {primes} data primes", None, math.inf, problem.message))

@@ -124,7 +124,7 @@ class Dataplane:
             ciphertexts = load_query(plan, query)
             loaded = perf_counter()
             blind = None if taker is None else (lambda: taker(perf_counter))
-            answers.append(evaluator.evaluate(ciphertexts, blind).answers)
+            answers.append(evaluator.evaluate(ciphertexts, blind))
             load += loaded - before
             evaluate += perf_counter() - loaded
         if taker is not None:

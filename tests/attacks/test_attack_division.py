@@ -22,7 +22,7 @@ def quotient(case: Case, *, blinded: bool) -> np.ndarray:
     query = case.query(X)
     c1 = case.ring.residues(query)[1].copy()
     answered = case.evaluator.evaluate([query], case.blinder().blind if blinded else None)
-    sent = case.c1_of(answered.answers[0])
+    sent = case.c1_of(answered[0])
     if case.plan.answer_bits:  # lift the rounded coefficients back to the modulus
         prime, modulus = case.plan.first_prime, case.plan.answer_modulus
         sent = np.array([(int(v) * prime + modulus // 2) // modulus % prime for v in sent], np.uint64)

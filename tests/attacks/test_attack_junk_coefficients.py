@@ -31,7 +31,7 @@ def test_only_answers_leave_and_padding_is_zero() -> None:
     case = Case.of(HEAD, Privacy.BOTH_PRIVATE, answers_per_product=3)
     plan = case.plan
     assert (plan.products, plan.padded_answers) == (2, 4)
-    answers = case.evaluator.evaluate([case.query(UNIT)], case.blinder().blind).answers
+    answers = case.evaluator.evaluate([case.query(UNIT)], case.blinder().blind)
     for product, answer in enumerate(answers):
         assert len(answer) == (plan.padded_answers + plan.parameters.degree) * plan.answer_bits // 8
         kept = answer_values(plan, answer)[: plan.padded_answers]
@@ -47,7 +47,7 @@ def test_c1_of_an_answer_is_uniform_and_independent_of_the_query() -> None:
     query = case.query(random_inputs(HEAD.contract, 1, seed=4)[0])
 
     def run() -> np.ndarray:
-        return case.c1_of(case.evaluator.evaluate([query], blinder.blind).answers[0]).astype(np.int64)
+        return case.c1_of(case.evaluator.evaluate([query], blinder.blind)[0]).astype(np.int64)
 
     runs = np.stack([run() for _ in range(32)])
     assert uniformity(runs, modulus, 256) > CHANCE
@@ -62,5 +62,5 @@ def test_c1_of_an_answer_is_uniform_and_independent_of_the_query() -> None:
 def test_without_a_blind_c1_repeats() -> None:
     case = Case.of(HEAD, Privacy.INPUT_PRIVATE)
     query = case.query(UNIT)
-    first, second = (case.evaluator.evaluate([query], None).answers for _ in range(2))
+    first, second = (case.evaluator.evaluate([query], None) for _ in range(2))
     assert first == second

@@ -10,7 +10,7 @@ from scipy import stats
 
 from secure_infer.ckks import planner, seal
 from secure_infer.ckks.blinding import Blinder, gaussian_integers, system_normal
-from secure_infer.ckks.coefficient import LinearEvaluator, answer_product_bytes, pack_input, read_answer
+from secure_infer.ckks.coefficient import LinearEvaluator, pack_input, read_answer
 from secure_infer.ckks.plan import CoefficientPlan, Privacy
 from secure_infer.errors import AnswerRefused, InternalFault
 from secure_infer.heads import Head, InputContract, Linear
@@ -31,7 +31,7 @@ class Pair:
 
     def answers(self, x: np.ndarray) -> list[bytes]:
         query = [self.key.encrypt(p) for p in pack_input(self.plan, x)]
-        return self.evaluator.evaluate(load_query(self.plan, query), self.blind).answers
+        return self.evaluator.evaluate(load_query(self.plan, query), self.blind)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return read_answer(self.plan, self.key.rows(self.plan), self.answers(x))
@@ -122,7 +122,7 @@ def test_answers_have_the_stated_size_and_noise() -> None:
     pair = Pair(linear, head.contract)
     x = unit_rows(1, 384)[0]
     answers = pair.answers(x)
-    assert [len(a) for a in answers] == [answer_product_bytes(pair.plan)] * pair.plan.products
+    assert [len(a) for a in answers] == [pair.plan.product_bytes] * pair.plan.products
     assert sum(map(len, answers)) == pair.plan.answer_bytes
     errors = np.concatenate([pair(x) - linear(x[None])[0] for _ in range(60)])
     # The flood dominates: its deviation, within a chi-square interval at 1e-6.
