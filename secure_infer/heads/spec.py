@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_infer.heads import split
 from secure_infer.heads.contract import InputContract
 from secure_infer.heads.head import Head
+from secure_infer.heads.layers import Layer
 from secure_infer.heads.task import Task
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One served model; `digest` is the head's, in hex. See `Head` for the rest."""
+    """One served model; `digest` is the head's, in hex. public_layers: those that clients evaluate. See `Head` for the
+    rest."""
 
     name: str
     digest: str
@@ -26,6 +30,7 @@ class ModelSpec:
     temperature: tuple[float, ...]
     layers: tuple[str, ...]
     abstain_below: float | None
+    public_layers: tuple[Layer, ...] = ()
 
     @classmethod
     def of(cls, name: str, head: Head) -> ModelSpec:
@@ -40,7 +45,17 @@ class ModelSpec:
             temperature=tuple(np.atleast_1d(head.temperature).tolist()),
             layers=tuple(layer.kind for layer in head.layers),
             abstain_below=head.abstain_below,
+            public_layers=split.public_layers(head),
         )
+
+    @cached_property
+    def encrypted(self) -> InputContract:
+        """What the rows that are encrypted keep: those after the public layers."""
+        return split.contract_after(self.public_layers, self.contract)
+
+    def carry(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The rows that are encrypted, from rows (B, d) that keep the contract: the client's part of the head."""
+        return split.evaluate_layers(self.public_layers, x)
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities (B, labels) of logits (B, K).

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from secure_infer import models
-from secure_infer.ckks import planner
+from secure_infer.ckks.coefficient import planner
 from secure_infer.distill import calibrate, wdbc
 from secure_infer.distill.card import card
 from secure_infer.distill.icd10 import CHAPTERS
