@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.ckks import seal
-from secure_infer.ckks.plan import CoefficientPlan
-from secure_infer.ckks.residues import Residues, add, unpack_residues
-from secure_infer.ckks.sealio import SEED_BYTES
-from secure_infer.errors import MalformedRequest
+from secure_infer.ckks.keymaterial import Half
+from secure_infer.ckks.plan import Plan
+from secure_infer.ckks.residues import Residues, add
 
 _FLOAT_BITS = 40
 
@@ -42,32 +41,22 @@ def gaussian_integers(deviation: float, count: int) -> list[int]:
     return [(int(c) << shift) + (int(f) & ((1 << shift) - 1)) for c, f in zip(coarse, fill, strict=True)]
 
 
-def parse_key(plan: CoefficientPlan, data: bytes) -> tuple[Residues, bytes]:
-    """(c0 (all primes, N), seed) of an uploaded public key; raises MalformedRequest on any other length or content.
-
-    The wire has no place for the uniform half: it is always expanded from the seed, so pk1 cannot be chosen.
-    """
-    if len(data) != plan.key_bytes:
-        raise MalformedRequest(f"public key: expected {plan.key_bytes} bytes for {plan.parameters}, got {len(data)}")
-    residues = unpack_residues(data[:-SEED_BYTES], plan.parameters.degree, plan.parameters.primes, "public key")
-    return residues, data[-SEED_BYTES:]
-
-
 class Blinder:
-    """Makes blinds for one client key and plan."""
+    """Makes blinds for one client and plan; `public` is the client's public key."""
 
-    def __init__(self, plan: CoefficientPlan, key: bytes) -> None:
+    def __init__(self, plan: Plan, public: Half) -> None:
         self._plan = plan
         self._ring = seal.ring(plan.parameters)
-        self._encryptor = self._ring.zero_encryptor(*parse_key(plan, key))
-        self._positions = [plan.position(t) for t in range(plan.answers_per_product)]
-        self._deviation = plan.flood * float(plan.input_scale) * plan.weight_scale
+        self._encryptor = self._ring.zero_encryptor(*public)
+        self._positions = plan.flooded()
+        self._deviation = plan.flood * plan.blind_unit
 
     def residues(self) -> Residues:
-        """A fresh blind as residues (2, data primes, N) in NTT form."""
-        primes = self._plan.parameters.data_primes
-        zero = self._ring.residues(self._ring.encrypt_zero(self._encryptor)).copy()
-        flood = np.zeros((len(primes), self._plan.parameters.degree), np.uint64)
+        """A fresh blind as residues (2, blind level, N) in NTT form."""
+        level = self._plan.blind_level
+        primes = self._plan.parameters.data_primes[:level]
+        zero = self._ring.residues(self._ring.encrypt_zero(self._encryptor, level)).copy()
+        flood = np.zeros((level, self._plan.parameters.degree), np.uint64)
         for position, value in zip(
             self._positions, gaussian_integers(self._deviation, len(self._positions)), strict=True
         ):

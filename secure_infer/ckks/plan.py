@@ -1,18 +1,10 @@
-"""The coefficient plan as data: a linear head, one product, no rotation, no evaluation key.
+"""What every plan is: the public recipe of one encrypted evaluation, equal on both sides, identified by its digest.
 
-The client puts features into coefficients, the server multiplies by a polynomial of reversed weight rows, and each
-logit appears in one known coefficient. For d = 2 features and K = 2 outputs, N = 4:
+A plan holds nothing of the weights but figures rounded up (the range to a power of two, smudging to whole bits). The
+kinds of plans are `coefficient` (affine heads), `slots` (hidden layers) and `batch` (many records).
 
-    x(X) = x0 + x1 X
-    w(X) = w01 + w00 X + w11 X² + w10 X³             row k, reversed, starts at coefficient k·d
-    x·w  = ... + (w00 x0 + w01 x1) X + ... + (w10 x0 + w11 x1) X³      logit k is coefficient k·d + d - 1
-
-floor(N/d) rows fit one product; further rows take further products, and features beyond N take further ciphertexts.
-Everything is an exact integer: x travels as round(x · input_scale), w is round(w · weight_scale), and an answer is
-logit · unit modulo the first prime, unit = input_scale · weight_scale / (dropped primes).
-
-The plan is public: equal on both sides, identified by its digest, and holds nothing of the weights but figures rounded
-up (the range to a power of two, smudging to whole bits).
+Everything is an exact integer modulo the primes: a feature travels as round(x · input_scale), and an answer is
+logit · unit modulo the first prime.
 """
 
 from __future__ import annotations
@@ -20,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -40,8 +34,13 @@ SIGMAS = 6.0
 PK0_SHARE = 0.05
 """Largest share of a zero encryption's ternary randomness that a forged public key may read from the answers."""
 
+DEFAULT_ERROR = 1e-3
+DEFAULT_SMUDGING = 18
+MAX_SMUDGING = 40
+
 MAX_ANSWER_BYTES = 48 << 20
 MAX_READING = 1 << 23  # elements of the matrix with which a client reads answers
+MAX_SWITCHING_KEYS = 64
 CALL_BYTES = 2 << 20
 
 
@@ -58,25 +57,24 @@ class Privacy(StrEnum):
         return list(Privacy).index(self)
 
 
-@dataclass(frozen=True)
-class CoefficientPlan:
-    """See the module text. Lengths are in elements, `flood` and `error_bound` in logits.
+@dataclass(frozen=True, kw_only=True)
+class Plan(ABC):
+    """What all plans state. Lengths are in elements, `flood`, `answer_range` and `error_bound` in logits.
 
-    answers_per_product: rows of the head in one product.
+    features, outputs: widths of what is encrypted and of the answer.
+    input_scale: features travel as integers, feature times this.
     answer_range: |logit| never exceeds it on an input that keeps the contract; a power of two.
     flood: standard deviation of the Gaussian added to every logit; 0 when input-private.
     smudging_bits: log2(flood / rms evaluation noise), rounded down; 0 when input-private.
     error_bound: |answer - exact logit| is below it except with `failure_probability` a query.
-    answer_bits: bits kept of each coefficient of c1; 0 keeps it exactly.
+    answer_bits: bits kept of each coefficient of an answer; 0 keeps it exactly.
     """
 
     parameters: Parameters
     privacy: Privacy
     features: int
     outputs: int
-    answers_per_product: int
     input_scale: int
-    weight_scale: int
     answer_range: float
     flood: float
     smudging_bits: int
@@ -84,44 +82,44 @@ class CoefficientPlan:
     failure_probability: float
     answer_bits: int
 
-    name = "coefficient"
+    name = ""
 
     # Geometry.
 
     @property
-    def span(self) -> int:
-        """Coefficients from one row's answer to the next: min(d, N)."""
-        return min(self.features, self.parameters.degree)
-
-    @property
+    @abstractmethod
     def ciphertexts(self) -> int:
         """Ciphertexts of one query."""
-        return -(-self.features // self.parameters.degree)
 
     @property
+    @abstractmethod
     def products(self) -> int:
-        """Answers of one query: groups of `answers_per_product` rows."""
-        return -(-self.outputs // self.answers_per_product)
-
-    def rows(self, product: int) -> range:
-        """The head's rows that product number `product` evaluates."""
-        start = product * self.answers_per_product
-        return range(start, min(start + self.answers_per_product, self.outputs))
-
-    def position(self, row: int) -> int:
-        """The coefficient that carries the answer of the `row`-th row of a product."""
-        return row * self.span + self.span - 1
+        """Answers of one query; each takes a blind."""
 
     # Scales.
 
     @property
-    def first_prime(self) -> int:
-        return self.parameters.data_primes[0]
+    @abstractmethod
+    def answer_unit(self) -> float:
+        """Value of a logit of one in the answer, modulo the first prime."""
 
     @property
-    def unit(self) -> float:
-        """Value of a logit of one in the answer, modulo the first prime."""
-        return self.input_scale * self.weight_scale / (self.parameters.data_modulus // self.first_prime)
+    @abstractmethod
+    def blind_level(self) -> int:
+        """Data primes left where the blind is added."""
+
+    @property
+    def blind_unit(self) -> float:
+        """Value of a logit of one where the blind is added."""
+        return self.answer_unit * math.prod(self.parameters.data_primes[1 : self.blind_level])
+
+    @abstractmethod
+    def flooded(self) -> Sequence[int]:
+        """The coefficients of a product that carry answers, and so the flood."""
+
+    @property
+    def first_prime(self) -> int:
+        return self.parameters.data_primes[0]
 
     @property
     def answer_modulus(self) -> int:
@@ -138,32 +136,67 @@ class CoefficientPlan:
         """Largest |answer| an honest server returns, its error beyond nine sigma included; larger ones are refused."""
         return self.answer_range + 1.5 * self.error_bound
 
+    # Keys.
+
+    @property
+    def automorphisms(self) -> tuple[tuple[int, int], ...]:
+        """(Galois element, level at which it is applied) of every key the server needs; none by default."""
+        return ()
+
+    @property
+    def relinearisation(self) -> int:
+        """The level at which products are relinearised; 0: no key is needed."""
+        return 0
+
+    @property
+    def part_keys(self) -> int:
+        """Switching keys for further parts of a ciphertext, at the top level; none by default."""
+        return 0
+
+    @property
+    def public_primes(self) -> tuple[int, ...]:
+        """The primes modulo which the public key is needed: those of the level above the blind's."""
+        if self.blind_level == len(self.parameters.data_primes):
+            return self.parameters.primes
+        return self.parameters.data_primes[: self.blind_level + 1]
+
+    def switching_primes(self, level: int) -> tuple[int, ...]:
+        """The primes modulo which a switching key used at that level is needed."""
+        return (*self.parameters.data_primes[:level], self.parameters.primes[-1])
+
+    def switching_bytes(self, level: int) -> int:
+        """Bytes of one switching key used at that level: one polynomial and a seed for each prime left."""
+        return level * (residue_bytes(self.parameters.degree, self.switching_primes(level)) + SEED_BYTES)
+
+    @property
+    def key_bytes(self) -> int:
+        """Size of the key material a client uploads once: the public key, then the switching keys."""
+        levels = [level for _, level in self.automorphisms] + [self.relinearisation] * bool(self.relinearisation)
+        levels += [len(self.parameters.data_primes)] * self.part_keys
+        switching = sum(self.switching_bytes(level) for level in levels)
+        if self.privacy is Privacy.INPUT_PRIVATE:
+            return switching
+        return residue_bytes(self.parameters.degree, self.public_primes) + SEED_BYTES + switching
+
     # Costs.
 
     @property
+    def ciphertext_bytes(self) -> int:
+        """Bytes of one ciphertext of a query."""
+        return residue_bytes(self.parameters.degree, self.parameters.data_primes) + SEED_BYTES
+
+    @property
     def query_bytes(self) -> int:
-        return self.ciphertexts * (residue_bytes(self.parameters.degree, self.parameters.data_primes) + SEED_BYTES)
+        return self.ciphertexts * self.ciphertext_bytes
 
     @property
     def answer_bytes(self) -> int:
         return self.products * self.product_bytes
 
     @property
+    @abstractmethod
     def product_bytes(self) -> int:
-        """Bytes of one product's answer: the coefficients of c0 that are sent, and all of c1."""
-        return packed_bytes(self.parameters.degree + self.padded_answers, self.answer_width)
-
-    @property
-    def padded_answers(self) -> int:
-        """Coefficients of c0 sent with a product: the answers, made an even number."""
-        return self.answers_per_product + self.answers_per_product % 2
-
-    @property
-    def key_bytes(self) -> int:
-        """Size of the public key a client uploads once; there are no evaluation keys."""
-        if self.privacy is Privacy.INPUT_PRIVATE:
-            return 0
-        return residue_bytes(self.parameters.degree, self.parameters.primes) + SEED_BYTES
+        """Bytes of one product's answer."""
 
     @property
     def queries_per_call(self) -> int:
@@ -174,6 +207,8 @@ class CoefficientPlan:
     def security_bits(self) -> int:
         return SECURITY_BITS
 
+    # Identity and checks.
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of every field."""
@@ -183,74 +218,138 @@ class CoefficientPlan:
         """Every field, as JSON can hold it."""
         return {"plan": self.name, **asdict(self)}
 
-    # Checks.
-
     def check(self) -> None:
         """Raise PlanRefused unless the plan is sound in itself; a compiled plan is held to it, and so is an offered one."""
-        per, degree, unit = self.answers_per_product, self.parameters.degree, self.unit
-        _require(
+        self.require(
             self.features >= 1 and self.outputs >= 1, f"shape: got {self.features} features, {self.outputs} outputs"
         )
-        _require(
-            1 <= per <= max(1, degree // self.span) and (self.ciphertexts == 1 or per == 1),
-            f"packing: {per} rows of {self.span} coefficients do not fit N = {degree}",
-        )
-        _require(per * degree <= MAX_READING, f"packing: reading {per} answers of N = {degree} takes too much memory")
-        for name, value in (("input_scale", self.input_scale), ("weight_scale", self.weight_scale)):
-            _require(1 <= value < 1 << 62, f"{name}: expected 1 to 2^62, got {value}")
-        positive = (self.answer_range, self.error_bound, self.failure_probability)
-        _require(
+        self.require(1 <= self.input_scale < 1 << 62, f"input_scale: expected 1 to 2^62, got {self.input_scale}")
+        positive = (self.answer_range, self.error_bound, self.failure_probability, self.answer_unit)
+        self.require(
             all(math.isfinite(v) and v > 0 for v in positive), "range, error and probability: expected positive numbers"
         )
-        _require(
+        self.require(
             math.frexp(self.answer_range)[0] == 0.5, f"answer_range: expected a power of two, got {self.answer_range}"
         )
-        _require(
-            self.first_prime / unit >= WINDOW * self.answer_range
-            and self.answer_limit <= WINDOW / 2 * self.answer_range,
-            f"range: answers up to {self.answer_range:g} could wrap around the modulus (q0/unit = {self.first_prime / unit:g})",
+        window = self.first_prime / self.answer_unit
+        self.require(
+            window >= WINDOW * self.answer_range and self.answer_limit <= WINDOW / 2 * self.answer_range,
+            f"range: answers up to {self.answer_range:g} could wrap around the modulus (q0/unit = {window:g})",
         )
-        _require(
+        self.require(
             self.answer_bits % 4 == 0 and 0 <= self.answer_bits <= 52,
             f"answer_bits: expected 0 or a multiple of 4 up to 52, got {self.answer_bits}",
         )
-        _require(
+        self.require(
             self.answer_bytes <= MAX_ANSWER_BYTES,
             f"answer: {self.answer_bytes} bytes; expected at most {MAX_ANSWER_BYTES}",
         )
         if self.privacy is Privacy.INPUT_PRIVATE:
-            _require(self.flood == 0 and self.smudging_bits == 0, "input-private: expected no flood")
-            return
-        _require(self.flood > 0 and self.smudging_bits > 0, "both-private: expected a flood")
-        _require(SIGMAS * self.flood <= self.error_bound, "error_bound: smaller than six sigma of the flood")
-        _require(
-            per == 1 or per <= self.forged_key_cap(self.parameters.degree, self.first_prime / unit, self.flood),
-            f"packing: {per} answers under one zero encryption give a forged public key more than {PK0_SHARE:.0%} of it",
-        )
-
-    @staticmethod
-    def forged_key_cap(degree: int, window: float, flood: float) -> int:
-        """Answers one zero encryption can blind against a key holder who forged pk0 (at least one).
-
-        window: the answers' modulus in logits, q0/unit. Each answer lets log2(window / 12 sigma) bits about the ternary
-        randomness u, which has log2(3) N bits, be read reliably.
-        """
-        bits = math.log2(max(2.0, window / (12 * flood)))
-        return max(1, int(PK0_SHARE * 1.58 * degree / bits))
+            self.require(self.flood == 0 and self.smudging_bits == 0, "input-private: expected no flood")
+        else:
+            self.require(self.flood > 0 and self.smudging_bits > 0, "both-private: expected a flood")
+            self.require(SIGMAS * self.flood <= self.error_bound, "error_bound: smaller than six sigma of the flood")
 
     def check_for(self, contract: InputContract, outputs: int, privacy: Privacy) -> None:
-        """Raise PlanRefused unless a client with that contract may use the plan; offered plans come from the server."""
+        """Raise PlanRefused unless a client whose rows keep that contract may use the plan; a server offered it."""
         self.check()
-        _require(
+        self.require(
             (self.features, self.outputs) == (contract.features, outputs),
             f"shape: the model has {contract.features} features and {outputs} outputs, the plan {self.features}, {self.outputs}",
         )
-        _require(
-            contract.bound * self.input_scale < 2.0**62, "input_scale: the model's input bound does not fit 62 bits"
+        self.require(
+            self.largest_encoded(contract) * self.input_scale < 2.0**62,
+            "input_scale: the model's input bound does not fit 62 bits",
         )
-        _require(self.privacy.rank >= privacy.rank, f"privacy: asked for {privacy}, offered {self.privacy}")
+        self.require(self.privacy.rank >= privacy.rank, f"privacy: asked for {privacy}, offered {self.privacy}")
+
+    def largest_encoded(self, contract: InputContract) -> float:
+        """The largest |number| that is scaled and rounded, on rows that keep the contract."""
+        return contract.bound
+
+    def require(self, condition: bool, problem: str) -> None:
+        if not condition:
+            raise PlanRefused(f"{self.name} plan: {problem}")
 
 
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise PlanRefused(f"coefficient plan: {problem}")
+@dataclass(frozen=True, kw_only=True)
+class QueryPlan(Plan):
+    """A plan of single queries, whose logits are coefficients of the answers: LWE ciphertexts under one c1.
+
+    answers_per_product: rows of the head that one product answers.
+    """
+
+    answers_per_product: int
+
+    @abstractmethod
+    def position(self, row: int) -> int:
+        """The coefficient that carries the answer of the `row`-th row of a product."""
+
+    def flooded(self) -> Sequence[int]:
+        return [self.position(row) for row in range(self.answers_per_product)]
+
+    @property
+    def products(self) -> int:
+        return -(-self.outputs // self.answers_per_product)
+
+    def rows(self, product: int) -> range:
+        """The head's rows that product number `product` answers."""
+        start = product * self.answers_per_product
+        return range(start, min(start + self.answers_per_product, self.outputs))
+
+    @property
+    def padded_answers(self) -> int:
+        """Coefficients of c0 sent with a product: the answers, made an even number."""
+        return self.answers_per_product + self.answers_per_product % 2
+
+    @property
+    def product_bytes(self) -> int:
+        """The coefficients of c0 that are sent, and all of c1."""
+        return packed_bytes(self.parameters.degree + self.padded_answers, self.answer_width)
+
+    def check(self) -> None:
+        per, degree = self.answers_per_product, self.parameters.degree
+        self.require(per >= 1, f"packing: expected at least one answer a product, got {per}")
+        super().check()
+        self.require(
+            per * degree <= MAX_READING, f"packing: reading {per} answers of N = {degree} takes too much memory"
+        )
+        if self.privacy is Privacy.BOTH_PRIVATE:
+            cap = forged_key_cap(degree, self.first_prime / self.answer_unit, self.flood)
+            self.require(
+                per == 1 or per <= cap,
+                f"packing: {per} answers under one zero encryption give a forged public key more than {PK0_SHARE:.0%} of it",
+            )
+
+
+def forged_key_cap(degree: int, window: float, flood: float) -> int:
+    """Answers one zero encryption can blind against a key holder who forged pk0 (at least one).
+
+    window: the answers' modulus in logits, q0/unit. Each answer lets log2(window / 12 sigma) bits about the ternary
+    randomness u, which has log2(3) N bits, be read reliably.
+    """
+    bits = math.log2(max(2.0, window / (12 * flood)))
+    return max(1, int(PK0_SHARE * 1.58 * degree / bits))
+
+
+def rounding_noise(degree: int) -> float:
+    """Standard deviation of a coefficient after both halves were rounded, seen through a ternary secret."""
+    return math.sqrt(degree / 18 + 1)
+
+
+def answer_bits(parameters: Parameters, unit: float, flood: float) -> int:
+    """Least multiple of four that makes rounding the answer's coefficients a small part of the flood; 0: keep all."""
+    q0 = parameters.data_primes[0]
+    bits = math.ceil(math.log2(rounding_noise(parameters.degree) * q0 / unit / (0.15 * flood)) / 4) * 4
+    return bits if bits < q0.bit_length() else 0
+
+
+def power_of_two(value: float) -> float:
+    """The least power of two that is at least `value`."""
+    return 2.0 ** math.ceil(math.log2(value))
+
+
+def two_digits(bound: float) -> float:
+    """`bound` rounded up to two significant digits."""
+    digit = 10.0 ** (math.floor(math.log10(bound)) - 1)
+    return float(f"{math.ceil(bound / digit) * digit:.2g}")

@@ -16,6 +16,8 @@ from secure_infer.errors import MalformedRequest
 
 Residues = NDArray[np.uint64]
 
+_WORDS = [np.dtype(name) for name in ("u1", "<u2", "<u4", "<u8")]
+
 
 def packed_width(bits: int) -> int:
     """Bits that a residue below 2**bits occupies when packed."""
@@ -30,38 +32,37 @@ def packed_bytes(count: int, bits: int) -> int:
 def pack(values: Residues, bits: int) -> bytes:
     """Pack a flat array of even length, each value below 2**bits."""
     width = packed_width(bits)
-    whole, nibble = divmod(width, 8)
-    as_bytes = values.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)
-    if not nibble:
-        return np.ascontiguousarray(as_bytes[:, :whole]).tobytes()
     first, second = values[0::2], values[1::2]
-    # The odd value moves up by four bits, and the even value's top nibble fills the gap.
-    joined = (second << np.uint64(4)) | (first >> np.uint64(8 * whole))
-    out = np.empty((len(first), 2 * whole + 1), np.uint8)
-    out[:, :whole] = as_bytes[0::2, :whole]
-    out[:, whole:] = joined.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, : whole + 1]
-    return out.tobytes()
+    # A record of two values is the beginning of one little-endian word or two. NumPy shifts by 64 bits to zero.
+    words = np.empty((len(first), 1 + (width > 32)), "<u8")
+    np.left_shift(second, np.uint64(width), out=words[:, 0])
+    words[:, 0] |= first
+    if width > 32:
+        np.right_shift(second, np.uint64(64 - width), out=words[:, 1])
+    return np.ndarray(len(first), f"V{width // 4}", words, 0, words.strides[:1]).tobytes()
 
 
-def unpack(data: bytes, count: int, bits: int, what: str) -> Residues:
-    """`count` values from `data`; raises MalformedRequest, naming `what`, when the length is not the exact one."""
-    expected = packed_bytes(count, bits)
+def unpack(data: bytes | memoryview, count: int, bits: int, what: str) -> Residues:
+    """`count` (even) values from `data`; raises MalformedRequest, naming `what`, when the length is not the exact one."""
+    values = np.empty(count, np.uint64)
+    _unpack_into(values, data, bits, what)
+    return values
+
+
+def _unpack_into(values: Residues, data: bytes | memoryview, bits: int, what: str) -> None:
+    expected = packed_bytes(len(values), bits)
     if len(data) != expected:
         raise MalformedRequest(f"{what}: expected {expected} bytes, got {len(data)}")
-    whole, nibble = divmod(packed_width(bits), 8)
-    raw = np.frombuffer(data, np.uint8)
-    if not nibble:
-        out = np.zeros((count, 8), np.uint8)
-        out[:, :whole] = raw.reshape(count, whole)
-        return out.view("<u8").reshape(count).astype(np.uint64, copy=False)
-    raw = raw.reshape(count // 2, 2 * whole + 1)
-    out = np.zeros((count, 8), np.uint8)
-    out[0::2, :whole] = raw[:, :whole]
-    out[1::2, : whole + 1] = raw[:, whole:]
-    values = out.view("<u8").reshape(count).astype(np.uint64, copy=False)
-    values[0::2] |= (values[1::2] & np.uint64(15)) << np.uint64(8 * whole)
-    values[1::2] >>= np.uint64(4)
-    return values
+    width = packed_width(bits)
+    # A record of two values is read as its first and its last word, which overlap: the word is the least that holds a
+    # value, so of the three bytes of a record of width 12 bytes 0 and 1, and bytes 1 and 2.
+    word = next(kind for kind in _WORDS if 8 * kind.itemsize >= width)
+    record, count = width // 4, len(values) // 2
+    first = np.ndarray(count, word, data, 0, (record,)).astype(np.uint64)
+    second = np.ndarray(count, word, data, record - word.itemsize, (record,)).astype(np.uint64)
+    first &= np.uint64((1 << width) - 1)
+    second >>= np.uint64(8 * word.itemsize - width)
+    values[0::2], values[1::2] = first, second
 
 
 def pack_residues(residues: Residues, primes: Sequence[int]) -> bytes:
@@ -74,28 +75,43 @@ def residue_bytes(degree: int, primes: Sequence[int]) -> int:
     return sum(packed_bytes(degree, prime.bit_length()) for prime in primes)
 
 
-def unpack_residues(data: bytes, degree: int, primes: Sequence[int], what: str) -> Residues:
+def unpack_residues(data: bytes | memoryview, degree: int, primes: Sequence[int], what: str) -> Residues:
     """(primes, N) residues from foreign bytes; raises MalformedRequest on a wrong length or a residue >= its prime."""
     expected = residue_bytes(degree, primes)
     if len(data) != expected:
         raise MalformedRequest(f"{what}: expected {expected} bytes for these parameters, got {len(data)}")
-    rows, start = np.empty((len(primes), degree), np.uint64), 0
-    for row, prime in enumerate(primes):
+    rows, start, view = np.empty((len(primes), degree), np.uint64), 0, memoryview(data)
+    for row, prime in zip(rows, primes, strict=True):
         stop = start + packed_bytes(degree, prime.bit_length())
-        rows[row] = unpack(data[start:stop], degree, prime.bit_length(), what)
+        _unpack_into(row, view[start:stop], prime.bit_length(), what)
         start = stop
-        if rows[row].max() >= prime:
+        if int(row.max()) >= prime:
             raise MalformedRequest(f"{what}: holds residues that are not below their prime")
     return rows
 
 
-def reduce(values: NDArray[np.int64], primes: Sequence[int]) -> Residues:
-    """Signed integer polynomials (..., N) as residues (..., primes, N)."""
-    largest = int(np.abs(values).max(initial=0))
+def reduce(values: NDArray[np.int64] | NDArray[np.float64], primes: Sequence[int]) -> Residues:
+    """Signed integer polynomials (..., N) as residues (..., primes, N).
+
+    Floating-point values are integers too: of 53 bits times a power of two where they exceed 2^53.
+    """
+    if values.dtype.kind == "f":
+        return _reduce_float(values.astype(np.float64, copy=False), primes)
+    whole = values.astype(np.int64, copy=False)
+    largest = max(int(whole.max(initial=0)), -int(whole.min(initial=0)))
     rows = []
     for prime in primes:
-        small = values if largest < prime else np.mod(values, np.int64(prime))
-        rows.append(np.where(small < 0, small + np.int64(prime), small).view(np.uint64))
+        small = whole if largest < prime else np.mod(whole, np.int64(prime))
+        rows.append((small + (small >> 63 & prime)).view(np.uint64))  # the shift gives -1 for negative values, else 0
+    return np.stack(rows, axis=-2)
+
+
+def _reduce_float(values: NDArray[np.float64], primes: Sequence[int]) -> Residues:
+    if np.abs(values).max(initial=0.0) < 2.0**62:
+        return reduce(values.astype(np.int64), primes)
+    # Python's integers: this happens once a plaintext, when a plan is compiled.
+    integers = [int(value) for value in values.ravel()]
+    rows = [np.array([value % prime for value in integers], np.uint64).reshape(values.shape) for prime in primes]
     return np.stack(rows, axis=-2)
 
 
@@ -103,7 +119,21 @@ def add(a: Residues, b: Residues, primes: Sequence[int]) -> Residues:
     """(a + b) mod each prime, for residues (..., primes, N); primes of at most 63 bits."""
     modulus = np.array(primes, np.uint64)[:, None]
     total = a + b
-    return np.where(total >= modulus, total - modulus, total)
+    # Where nothing has to be subtracted the difference wraps around, and is the larger of the two.
+    found: Residues = np.minimum(total, total - modulus)
+    return found
+
+
+def switch_modulus(parts: Sequence[Residues], modulus: int, bits: int) -> Residues:
+    """Flat arrays modulo `modulus` (at most 63 bits), joined, modulo 2**bits (at most 52): round(v · 2**bits / modulus)."""
+    scaled = np.concatenate([part.view(np.int64) for part in parts], dtype=np.float64)
+    scaled *= 2.0**bits / modulus
+    scaled += (
+        2.0**52
+    )  # a float there has no fraction: this rounds, ties to even, and leaves the integer in the low bits
+    switched = scaled.view(np.uint64)
+    switched &= np.uint64((1 << bits) - 1)
+    return switched
 
 
 def centred(value: int, modulus: int) -> int:

@@ -6,6 +6,7 @@ built here from residues that were checked first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,8 @@ from secure_infer.errors import PlanRefused
 Ciphertext = Any
 Plaintext = Any
 ZeroEncryptor = Any
+GaloisKeys = Any
+RelinKeys = Any
 
 
 class Ring:
@@ -37,12 +40,17 @@ class Ring:
         self.evaluator = sealapi.Evaluator(self.context)
         self.data_level = self.context.first_parms_id()
         self.key_level = self.context.key_parms_id()
+        self._levels = {}
+        data = self.context.first_context_data()
+        for primes in range(len(parameters.data_primes), 0, -1):
+            self._levels[primes] = data.parms_id()
+            data = data.next_context_data()
 
-    # In.
+    # In. A level is the number of data primes left.
 
     def load(self, residues: Residues, *, ntt: bool = True) -> Ciphertext:
-        """A data-level ciphertext from residues (2, primes, N), already checked to be below their primes."""
-        data = sealio.ciphertext(self.data_level, residues, ntt=ntt)
+        """A ciphertext from residues (2 or 3, level, N), already checked to be below their primes."""
+        data = sealio.ciphertext(self._levels[residues.shape[1]], residues, ntt=ntt)
         return sealio.load(sealapi.Ciphertext(self.context), self.context, data)
 
     def expand(self, c0: Residues, seed: bytes) -> Ciphertext:
@@ -55,10 +63,24 @@ class Ring:
         data = sealio.seeded_ciphertext(self.key_level, c0, seed)
         return sealapi.Encryptor(self.context, sealio.load(sealapi.PublicKey(), self.context, data))
 
-    def plaintext(self, coefficients: NDArray[np.int64]) -> Plaintext:
-        """The plaintext of an exact integer polynomial (N,), without the rounding of an encoder."""
-        data = sealio.plaintext(self.data_level, self.ntt(coefficients))
+    def plaintext(self, coefficients: NDArray[np.int64] | NDArray[np.float64], level: int | None = None) -> Plaintext:
+        """The plaintext of an exact integer polynomial (N,), without the rounding of an encoder.
+
+        Floating-point coefficients hold integers too, of any size below 2^1000.
+        """
+        residues = self.ntt(coefficients)[:level]
+        data = sealio.plaintext(self._levels[len(residues)], residues)
         return sealio.load(sealapi.Plaintext(), self.context, data)
+
+    def galois_keys(self, keys: Mapping[int, sealio.SwitchingKey]) -> GaloisKeys:
+        """Keys by Galois element; uniform halves are expanded from their seeds."""
+        by_index = {(element - 1) // 2: key for element, key in keys.items()}
+        data = sealio.switching_keys(self.key_level, by_index, self.parameters.degree)
+        return sealio.load(sealapi.GaloisKeys(), self.context, data)
+
+    def relin_keys(self, key: sealio.SwitchingKey) -> RelinKeys:
+        data = sealio.switching_keys(self.key_level, {0: key}, 1)
+        return sealio.load(sealapi.RelinKeys(), self.context, data)
 
     # Out.
 
@@ -69,7 +91,7 @@ class Ring:
 
     # Arithmetic. Scales are kept by the plan, exactly; SEAL's own are held at one.
 
-    def ntt(self, coefficients: NDArray[np.int64]) -> Residues:
+    def ntt(self, coefficients: NDArray[np.int64] | NDArray[np.float64]) -> Residues:
         """An integer polynomial (N,) in NTT form, as residues (data primes, N)."""
         return self.ntt_residues(reduce(coefficients, self.parameters.data_primes))
 
@@ -96,18 +118,50 @@ class Ring:
     def add_to(self, total: Ciphertext, other: Ciphertext) -> None:
         self.evaluator.add_inplace(total, other)
 
-    def encrypt_zero(self, encryptor: ZeroEncryptor) -> Ciphertext:
-        """A fresh data-level encryption of zero; SEAL draws its randomness from the operating system."""
+    def add_plain_to(self, total: Ciphertext, plaintext: Plaintext) -> None:
+        self.evaluator.add_plain_inplace(total, plaintext)
+
+    def product(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """a times b: one part more than both have together, less one."""
+        product = sealapi.Ciphertext(self.context)
+        self.evaluator.multiply(a, b, product)
+        return product
+
+    def square(self, ciphertext: Ciphertext) -> Ciphertext:
+        product = sealapi.Ciphertext(self.context)
+        self.evaluator.square(ciphertext, product)
+        return product
+
+    def relinearise(self, ciphertext: Ciphertext, keys: RelinKeys) -> None:
+        """Three parts to two, in place."""
+        self.evaluator.relinearize_inplace(ciphertext, keys)
+
+    def automorphism(self, ciphertext: Ciphertext, element: int, keys: GaloisKeys) -> Ciphertext:
+        """The ciphertext of the polynomial m(X^element): a rotation or a conjugation of slots."""
+        moved = sealapi.Ciphertext(self.context)
+        self.evaluator.apply_galois(ciphertext, element, keys, moved)
+        return moved
+
+    def drop(self, ciphertext: Ciphertext, level: int) -> None:
+        """Divide by the last primes and round, in place, until `level` are left."""
+        for prime in reversed(self.parameters.data_primes[level : ciphertext.coeff_modulus_size()]):
+            ciphertext.scale = float(prime)
+            self.evaluator.rescale_to_next_inplace(ciphertext)
+
+    def lower(self, ciphertext: Ciphertext, level: int) -> Ciphertext:
+        """The same ciphertext modulo the first `level` primes; a copy."""
+        return self.load(self.residues(ciphertext)[:, :level])
+
+    def encrypt_zero(self, encryptor: ZeroEncryptor, level: int | None = None) -> Ciphertext:
+        """A fresh encryption of zero, at the data level by default; SEAL draws its randomness from the operating system."""
         zero = sealapi.Ciphertext(self.context)
-        encryptor.encrypt_zero(self.data_level, zero)
+        encryptor.encrypt_zero(self.data_level if level is None else self._levels[level], zero)
         zero.scale = 1.0
         return zero
 
     def finish(self, ciphertext: Ciphertext) -> Residues:
         """Rescale down to the first prime and leave NTT form, in place; the residues (2, N) modulo that prime."""
-        for prime in reversed(self.parameters.data_primes[1:]):
-            ciphertext.scale = float(prime)
-            self.evaluator.rescale_to_next_inplace(ciphertext)
+        self.drop(ciphertext, 1)
         self.evaluator.transform_from_ntt_inplace(ciphertext)
         halves: Residues = self.residues(ciphertext)[:, 0]
         return halves

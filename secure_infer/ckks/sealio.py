@@ -1,7 +1,7 @@
-"""Bytes of SEAL objects: streams built and read here, the memory file they pass through, residues without a detour.
+"""Bytes of SEAL objects: streams built and read here, residues without a detour.
 
-SEAL moves objects through paths only, so a memory file serves; where a platform has none, a temporary file does. Only
-public objects pass through it. A secret key is never saved at all, on any platform.
+SEAL moves objects through paths only, so they pass through memory files (`memoryfile`). A secret key is never saved at
+all, on any platform.
 
 SEAL's body of a ciphertext (little-endian):
     32  parms_id        1  NTT form        24  size, N, primes        8  scale (double)        8  correction factor
@@ -11,18 +11,19 @@ SEAL's body of a ciphertext (little-endian):
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 import sys
-import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tenseal.sealapi as sealapi
 import zstandard
 
+from secure_infer.ckks.memoryfile import MemoryFile, file_for
 from secure_infer.ckks.residues import Residues
 from secure_infer.errors import InternalFault
 
@@ -35,35 +36,6 @@ _CIPHERTEXT = struct.Struct("<32sBQQQdQ")
 _PLAINTEXT = struct.Struct("<32sQd")
 _RESIDUES_AT = _CIPHERTEXT.size + HEADER.size + 8
 _BLAKE2XB = 1
-
-
-class MemoryFile:
-    """A file in memory (Linux), else a temporary file that is removed on close."""
-
-    def __init__(self, in_memory: bool = sys.platform == "linux") -> None:
-        self._named = not in_memory
-        if in_memory:
-            self._fd = os.memfd_create("secure-infer")
-            self.path = f"/proc/self/fd/{self._fd}"
-        else:
-            self._fd, self.path = tempfile.mkstemp(prefix="secure-infer-")
-
-    def write(self, data: bytes) -> None:
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        os.truncate(self._fd, 0)
-        os.write(self._fd, data)
-
-    def read(self) -> bytes:
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        return os.read(self._fd, os.fstat(self._fd).st_size)
-
-    def __enter__(self) -> MemoryFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        if self._named:
-            Path(self.path).unlink(missing_ok=True)
 
 
 def saved(value: Any) -> bytes:
@@ -79,19 +51,23 @@ def _version() -> tuple[int, int]:
     return header[2], header[3]
 
 
-def stream(body: bytes) -> bytes:
-    """An uncompressed SEAL stream around `body`."""
-    return HEADER.pack(MAGIC, HEADER.size, *_version(), 0, 0, HEADER.size + len(body)) + body
+def stream(*body: bytes | memoryview) -> bytes:
+    """An uncompressed SEAL stream around `body`, whose parts follow each other."""
+    size = HEADER.size + sum(memoryview(part).nbytes for part in body)
+    return b"".join((HEADER.pack(MAGIC, HEADER.size, *_version(), 0, 0, size), *body))
 
 
-def _array(residues: Residues) -> bytes:
-    return stream(struct.pack("<Q", residues.size) + np.ascontiguousarray(residues, "<u8").tobytes())
+def _array(residues: Residues) -> tuple[bytes, memoryview]:
+    """The stream of an array of residues, in two parts: what comes before them, and their memory."""
+    words = np.ascontiguousarray(residues, "<u8")
+    head = HEADER.pack(MAGIC, HEADER.size, *_version(), 0, 0, HEADER.size + 8 + words.nbytes)
+    return head + struct.pack("<Q", words.size), words.data
 
 
 def ciphertext(level: Any, residues: Residues, *, ntt: bool = True) -> bytes:
     """The stream of a ciphertext of residues (size, primes, N) at the level with that parms_id."""
     size, primes, degree = residues.shape
-    return stream(_CIPHERTEXT.pack(struct.pack("<4Q", *level), ntt, size, degree, primes, 1.0, 1) + _array(residues))
+    return stream(_CIPHERTEXT.pack(struct.pack("<4Q", *level), ntt, size, degree, primes, 1.0, 1), *_array(residues))
 
 
 def seeded_ciphertext(level: Any, c0: Residues, seed: bytes) -> bytes:
@@ -100,7 +76,7 @@ def seeded_ciphertext(level: Any, c0: Residues, seed: bytes) -> bytes:
         raise InternalFault(f"seed: expected {SEED_BYTES} bytes, got {len(seed)}")
     primes, degree = c0.shape
     fixed = _CIPHERTEXT.pack(struct.pack("<4Q", *level), True, 2, degree, primes, 1.0, 1)
-    return stream(fixed + _array(c0) + stream(bytes([_BLAKE2XB]) + seed))
+    return stream(fixed, *_array(c0), stream(bytes([_BLAKE2XB]), seed))
 
 
 def parse_seeded(data: bytes, primes: int, degree: int) -> tuple[Residues, bytes]:
@@ -115,12 +91,45 @@ def parse_seeded(data: bytes, primes: int, degree: int) -> tuple[Residues, bytes
 
 def plaintext(level: Any, residues: Residues) -> bytes:
     """The stream of a plaintext of residues (primes, N) in NTT form."""
-    return stream(_PLAINTEXT.pack(struct.pack("<4Q", *level), residues.size, 1.0) + _array(residues))
+    return stream(_PLAINTEXT.pack(struct.pack("<4Q", *level), residues.size, 1.0), *_array(residues))
+
+
+SwitchingKey = Sequence[tuple[Residues, bytes]]
+"""One (c0 (all primes, N), seed) a data prime: how SEAL decomposes what it switches."""
+
+
+def switching_keys(level: Any, keys: Mapping[int, SwitchingKey], places: int) -> bytes:
+    """The stream of Galois or relinearisation keys: `keys` by their index among `places`."""
+    body = [struct.pack("<4Q", *level), struct.pack("<Q", places)]
+    empty = struct.pack("<Q", 0)
+    for index in range(places):
+        parts = keys.get(index, ())
+        body.append(struct.pack("<Q", len(parts)) if parts else empty)
+        body.extend(seeded_ciphertext(level, c0, seed) for c0, seed in parts)
+    return stream(*body)
+
+
+def parse_switching_keys(data: bytes, primes: int, degree: int) -> dict[int, SwitchingKey]:
+    """The inverse of `switching_keys`, for a seeded stream that this process's SEAL wrote."""
+    raw = body(data)
+    keys: dict[int, SwitchingKey] = {}
+    (places,), at = struct.unpack_from("<Q", raw, 32), 40
+    for index in range(places):
+        (count,) = struct.unpack_from("<Q", raw, at)
+        at += 8
+        parts = []
+        for _ in range(count):
+            size = HEADER.unpack_from(raw, at)[6]
+            parts.append(parse_seeded(raw[at : at + size], primes, degree))
+            at += size
+        if parts:
+            keys[index] = parts
+    return keys
 
 
 def load(target: Any, context: Any, data: bytes) -> Any:
     """`target` after SEAL loaded `data`, a stream built here, into it."""
-    with MemoryFile() as file:
+    with file_for(len(data)) as file:
         file.write(data)
         target.load(context, file.path)
     return target
@@ -134,53 +143,54 @@ def body(data: bytes) -> bytes:
 
 
 # SEAL's `save` always compresses, which costs more than a product does. Where the wheel's object layout is the known
-# one, residues are copied out of this process's own memory instead. The copy goes through /proc/self/mem, so that a
-# wrong layout is an error and not a crash, and it must agree with `save` before it is used.
+# one, residues are copied out of this process's own memory instead. Before that the layout has to agree with `save`, in
+# a check that reads through /proc/self/mem, where a wrong address is an error and not a crash.
 
 
 def _words_by_save(ciphertext: Any, count: int) -> Residues:
     return np.frombuffer(body(saved(ciphertext)), "<u8", count, _RESIDUES_AT).astype(np.uint64)
 
 
+def _checked_read(address: int, size: int) -> bytes:
+    memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(memory, size, address)
+    finally:
+        os.close(memory)
+
+
 class _MemoryReader:
     _VALUE, _DATA = 16, 112  # of the pybind11 instance; of seal::Ciphertext in the wheels of tenseal 0.3
 
-    def __init__(self) -> None:
-        self._process, self._memory = 0, -1
+    def __init__(self, read: Callable[[int, int], bytes]) -> None:
+        self._read = read
 
     def __call__(self, ciphertext: Any, count: int) -> Residues:
-        if self._process != os.getpid():  # a forked child's inherited descriptor would read its parent
-            self._memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
-            self._process = os.getpid()
-        (value,) = struct.unpack("<Q", os.pread(self._memory, 8, id(ciphertext) + self._VALUE))
-        (data,) = struct.unpack("<Q", os.pread(self._memory, 8, value + self._DATA))
-        raw = os.pread(self._memory, 8 * count, data)
-        if len(raw) != 8 * count:
-            raise OSError(f"expected {8 * count} bytes, got {len(raw)}")
-        return np.frombuffer(raw, np.uint64)
+        value = int.from_bytes(self._read(id(ciphertext) + self._VALUE, 8), sys.byteorder)
+        data = int.from_bytes(self._read(value + self._DATA, 8), sys.byteorder)
+        return np.frombuffer(self._read(data, 8 * count), np.uint64)
 
 
 @lru_cache(maxsize=1)
-def _reader() -> Any:
+def _reader() -> Callable[[Any, int], Residues]:
     if sys.platform != "linux":
         return _words_by_save
     literal = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
     literal.set_poly_modulus_degree(1024)
     literal.set_coeff_modulus(sealapi.CoeffModulus.Create(1024, [27]))
     context = sealapi.SEALContext(literal, True, sealapi.SEC_LEVEL_TYPE.TC128)
-    fast = _MemoryReader()
+    careful = _MemoryReader(_checked_read)
     for size in (2, 3):
         residues = np.random.default_rng(size).integers(0, 2**26, (size, 1, 1024), np.uint64)
         sample = load(sealapi.Ciphertext(context), context, ciphertext(context.first_parms_id(), residues))
         try:
-            if not np.array_equal(fast(sample, residues.size), _words_by_save(sample, residues.size)):
+            if not np.array_equal(careful(sample, residues.size), _words_by_save(sample, residues.size)):
                 return _words_by_save
-        except OSError:
+        except (OSError, ValueError, OverflowError):
             return _words_by_save
-    return fast
+    return _MemoryReader(ctypes.string_at)
 
 
 def words(ciphertext: Any, count: int) -> Residues:
     """The first `count` words of a ciphertext's residues, uint64 (count,)."""
-    found: Residues = _reader()(ciphertext, count)
-    return found
+    return _reader()(ciphertext, count)

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from secure_infer.ckks import planner, seal
+from secure_infer.ckks import keymaterial, seal
+from secure_infer.ckks.answers import read_answer
 from secure_infer.ckks.blinding import Blinder, gaussian_integers, system_normal
-from secure_infer.ckks.coefficient import LinearEvaluator, pack_input, read_answer
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks.coefficient import CoefficientPlan, LinearEvaluator, pack_input, planner
+from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import AnswerRefused, InternalFault
 from secure_infer.heads import Head, InputContract, Linear
 from secure_infer_client.keys import SecretKey
@@ -26,8 +27,8 @@ class Pair:
         self.plan = planner.choose(linear, contract, privacy=privacy)
         self.evaluator = LinearEvaluator(linear, self.plan)
         self.key = SecretKey(self.plan.parameters)
-        private = privacy is Privacy.BOTH_PRIVATE
-        self.blind = Blinder(self.plan, self.key.public_bytes).blind if private else None
+        public = keymaterial.parse(self.plan, self.key.upload(self.plan).data).public
+        self.blind = None if public is None else Blinder(self.plan, public).blind
 
     def answers(self, x: np.ndarray) -> list[bytes]:
         query = [self.key.encrypt(p) for p in pack_input(self.plan, x)]
@@ -163,7 +164,7 @@ def test_a_destroyed_key_is_of_no_more_use() -> None:
 
 
 def test_secret_is_ternary_and_balanced() -> None:
-    secret = SecretKey(seal.parameters(8192, (60,)))._polynomial()
+    secret = SecretKey(seal.parameters(8192, (60,))).polynomial()
     counts = [(secret == v).sum() for v in (-1, 0, 1)]
     assert sum(counts) == 8192
     assert stats.chisquare(counts).pvalue > 1e-7

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_infer.ckks import planner
+from secure_infer.ckks.coefficient import CoefficientPlan, planner
 from secure_infer.ckks.parameters import MAX_MODULUS_BITS
-from secure_infer.ckks.plan import NOISE, WINDOW, CoefficientPlan, Privacy
+from secure_infer.ckks.plan import NOISE, WINDOW, Privacy, forged_key_cap
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
 from shared import linear_head
@@ -66,7 +66,7 @@ def test_every_plan_keeps_the_rule(
     plan.check_for(head.contract, outputs, privacy)
     largest = planner.largest_logit(linear, head.contract)
     assert plan.parameters.total_bits <= MAX_MODULUS_BITS[plan.parameters.degree]
-    assert plan.first_prime / plan.unit >= WINDOW * plan.answer_range >= WINDOW * largest
+    assert plan.first_prime / plan.answer_unit >= WINDOW * plan.answer_range >= WINDOW * largest
     assert plan.error_bound <= error * (1 + 1e-9)
     if privacy is Privacy.BOTH_PRIVATE:
         weights = planner.integer_weights(linear, plan.weight_scale).astype(float)
@@ -74,7 +74,7 @@ def test_every_plan_keeps_the_rule(
         reached = math.log2(plan.flood * plan.input_scale * plan.weight_scale / (NOISE * worst)) if worst else 40
         assert reached + 1e-6 >= plan.smudging_bits >= 18
         assert plan.answers_per_product <= max(
-            1, plan.forged_key_cap(plan.parameters.degree, plan.first_prime / plan.unit, plan.flood)
+            1, forged_key_cap(plan.parameters.degree, plan.first_prime / plan.answer_unit, plan.flood)
         )
 
 

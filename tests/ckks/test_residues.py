@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secure_infer.ckks.residues import add, centred, pack, pack_residues, packed_bytes, reduce, unpack, unpack_residues
+from secure_infer.ckks.residues import (
+    add,
+    centred,
+    pack,
+    pack_residues,
+    packed_bytes,
+    reduce,
+    switch_modulus,
+    unpack,
+    unpack_residues,
+)
 from secure_infer.errors import MalformedRequest
 
 
@@ -13,7 +23,7 @@ def test_the_worked_example() -> None:
     assert pack(np.array([0xABC, 0xDEF], np.uint64), 12).hex() == "bcfade"
 
 
-@given(st.integers(1, 63), st.integers(1, 40), st.data())
+@given(st.integers(1, 64), st.integers(1, 40), st.data())
 def test_packing_round_trips(bits: int, pairs: int, data: st.DataObject) -> None:
     values = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=2 * pairs, max_size=2 * pairs))
     packed = pack(np.array(values, np.uint64), bits)
@@ -45,6 +55,17 @@ def test_reduction_and_addition(values: list[int]) -> None:
     for row, doubled, prime in zip(residues, total, primes, strict=True):
         assert row.tolist() == [v % prime for v in values]
         assert doubled.tolist() == [2 * v % prime for v in values]
+
+
+@given(st.integers(1, 52), st.lists(st.integers(0, 2**60), min_size=2, max_size=20), st.sampled_from([60, 53, 43]))
+def test_switching_a_modulus_rounds_to_the_nearest(bits: int, values: list[int], prime_bits: int) -> None:
+    modulus = 2**prime_bits - 16383
+    residues = np.array([v % modulus for v in values] + [modulus - 1], np.uint64)
+    switched = switch_modulus([residues[:1], residues[1:]], modulus, bits)
+    slack = 1 + 2 ** max(0, bits - 50)  # twice the rounding, and that of a float's 53 bits
+    for found, value in zip(switched.tolist(), residues.tolist(), strict=True):
+        assert 0 <= found < 2**bits
+        assert abs(centred(2 * (found * modulus - (value << bits)), 2 * modulus << bits)) <= slack * modulus
 
 
 @given(st.integers(), st.integers(2, 2**70))
