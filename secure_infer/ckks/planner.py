@@ -1,299 +1,259 @@
-"""Chooses the coefficient plan of a linear head: range, precision and smudging decide, not a preset.
+"""Chooses a plan for a network: every kind of plan and every ring, by what a query takes on this machine and this link.
 
-With R the largest |logit| over the contract, tau the wanted error, sigma the flood and S = input_scale * weight_scale:
+    coefficient  affine networks, one product
+    monomials    one hidden layer on few features: affine in the monomials that the client sends
+    slots        hidden layers
+    batch        many records at once, either kind of network: `batch_candidates`; `cheapest_for` divides records
 
-    weight_scale   large enough that rounding the weights costs at most tau/5 on the worst input (exactly evaluated)
-    input_scale    all that the modulus leaves: S = Q / (2.1 R)
-    smudging bits  log2(sigma S / (3.24 |w|)), |w| the L2 norm of the integer weights under one answer
-    several primes the answer keeps unit >= 5 sqrt(N/18 + 1) / (tau/20), so that rescaling costs little
-
-sigma is tau/8: six sigma and the parts above stay within tau. What is reached is computed from the rounded weights
-afterwards, and the plan states that, not the target.
+A candidate is planned by its own kind's rule for range, precision and smudging; here their work and bytes are turned into
+seconds and compared. Rejected candidates keep their reason.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from secure_infer.ckks import seal
-from secure_infer.ckks.parameters import MAX_MODULUS_BITS, MAX_PRIME_BITS, MIN_PRIME_BITS, Parameters
-from secure_infer.ckks.plan import MAX_READING, NOISE, SIGMAS, WINDOW, CoefficientPlan, Privacy
+from secure_infer.ckks import slots, work
+from secure_infer.ckks.allocation import cheapest_for as cheapest_for
+from secure_infer.ckks.batch import planner as batch_planner
+from secure_infer.ckks.batch import work as batch_work
+from secure_infer.ckks.batch.plan import BatchPlan
+from secure_infer.ckks.coefficient import CoefficientPlan, LinearEvaluator
+from secure_infer.ckks.coefficient import planner as coefficient_planner
+from secure_infer.ckks.coefficient.lift import lifted, lifted_contract
+from secure_infer.ckks.costs import UnitCosts, Work
+from secure_infer.ckks.link import Estimate, Link, estimate
+from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy, QueryPlan
+from secure_infer.ckks.queries import QueryEvaluator
+from secure_infer.ckks.slots.planner import DEGREES, Demand, Layout, Planner, layouts
+from secure_infer.ckks.slots.program import Program
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
+from secure_infer.heads.network import Bounds, Network
 
-DEFAULT_ERROR = 1e-3
-DEFAULT_SMUDGING = 18
-MAX_SMUDGING = 40
+RANGE_SHARE = 2.0**-16
+"""Where no error is asked for, hidden layers may err by this part of their range if that is more than the default."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One set of parameters tried for a head, with what came of it: a plan and its estimated cost, or the reason not."""
+    """One way to evaluate a network: a plan, what a query takes, and how to compile it."""
 
-    parameters: str
-    plan: CoefficientPlan | None
-    cost: float
-    reason: str
-
-
-def largest_logit(linear: Linear, contract: InputContract) -> float:
-    """R: the largest |logit| on any input that keeps the contract."""
-    return float((np.abs(linear.bias) + contract.functional_bound(linear.weight)).max())
-
-
-def integer_weights(linear: Linear, weight_scale: int) -> NDArray[np.int64]:
-    """round(W * weight_scale), int64 (K, d)."""
-    return np.rint(linear.weight * weight_scale).astype(np.int64)
-
-
-def weight_error(linear: Linear, contract: InputContract, weight_scale: int) -> float:
-    """Largest |logit error| from rounding the weights, over every accepted input."""
-    difference = integer_weights(linear, weight_scale) / weight_scale - linear.weight
-    return float(contract.functional_bound(difference).max())
-
-
-def _weight_scale(linear: Linear, contract: InputContract, budget: float) -> int:
-    scale = max(
-        1.0,
-        min(contract.bound * contract.features / 4, contract.largest_norm * math.sqrt(contract.features / 12)) / budget,
-    )
-    previous = math.inf
-    for _ in range(64):
-        if scale * float(np.abs(linear.weight).max()) >= 2.0**62:
-            break
-        error = weight_error(linear, contract, math.ceil(scale))
-        if error <= budget:
-            return math.ceil(scale)
-        scale *= max(1.02 * error / budget, 2.0 if error >= previous else 1.0)
-        previous = error
-    raise UnsupportedHead(
-        "weights: too large to be rounded within the wanted error; ask for a larger error or scale the features"
-    )
-
-
-def _filled(per: int, outputs: int) -> int:
-    """Rows a product when as many products as `per` takes are evenly filled."""
-    return -(-outputs // -(-outputs // per))
-
-
-def _packed_norm(weights: NDArray[np.int64], per: int) -> float:
-    squares = (weights.astype(np.float64) ** 2).sum(axis=1)
-    return math.sqrt(max(squares[i : i + per].sum() for i in range(0, len(squares), per)))
+    kind: str
+    plan: QueryPlan
+    cost: Estimate
+    compile: Callable[[], QueryEvaluator]
 
 
 @dataclass(frozen=True)
-class _Demand:
-    """What a head asks of any ring of that degree, before primes are chosen. Scales are the product S."""
+class BatchCandidate:
+    """One way to evaluate many records: a batch plan, what a batch takes (full or not), and the program for it."""
 
-    weight_scale: int
-    answer_range: float
-    flood: float
-    per: int
-    norm: float
-    least_scale: float
-    most_scale: float
-    least_unit: float
+    plan: BatchPlan
+    cost: Estimate
+    program: batch_planner.Program
+
+    kind = "batch"
 
 
-def _demand(
-    linear: Linear,
-    contract: InputContract,
-    privacy: Privacy,
-    error: float,
-    smudging: int,
-    degree: int,
-    weight_scale: int,
-) -> _Demand:
-    outputs, features = linear.weight.shape
-    private = privacy is Privacy.BOTH_PRIVATE
-    least_range = max(2.0**-3, 1.5 * error / (WINDOW / 2 - 1))  # so that the check's margin fits the window
-    answer_range = 2.0 ** math.ceil(math.log2(max(largest_logit(linear, contract), least_range)))
-    flood = error / 8 if private else 0.0
-    per = min(max(1, degree // features), outputs)
-    per = _filled(min(per, MAX_READING // degree), outputs)
-    if private:
-        per = _filled(min(per, CoefficientPlan.forged_key_cap(degree, WINDOW * answer_range, flood)), outputs)
-    norm = _packed_norm(integer_weights(linear, weight_scale), per)
-    encryption = SIGMAS * NOISE * math.sqrt(4 * degree / 3 + 1) / (error / 20)
-    least = max(encryption, 2.0**smudging * NOISE * norm / flood if private else SIGMAS * NOISE * norm / (error / 20))
-    most = max(least, 2.0**MAX_SMUDGING * NOISE * norm / flood if private else 64 * least)
-    return _Demand(
-        weight_scale=weight_scale,
-        answer_range=answer_range,
-        flood=flood,
-        per=per,
-        norm=norm,
-        least_scale=least,
-        most_scale=max(least, min(most, weight_scale * 2.0**61 / max(1.0, contract.bound))),
-        least_unit=5 * math.sqrt(degree / 18 + 1) / (error / 20),
-    )
+@dataclass(frozen=True)
+class Rejected:
+    """One that was tried and cannot be."""
+
+    kind: str
+    parameters: str
+    reason: str
 
 
-def _parameters(demand: _Demand, degree: int, primes: int) -> Parameters:
-    """The chain of that many data primes that the demand needs; raises UnsupportedHead when it does not fit."""
-    limit = MAX_MODULUS_BITS[degree]
-    window = math.log2(1.001 * WINDOW * demand.answer_range)
-    needed = math.log2(demand.least_scale) + window
-    if primes == 1:
-        room = min(MAX_PRIME_BITS, limit)
-        if room < needed:
-            raise UnsupportedHead(f"N={degree}, one prime: {room} bits of data modulus, needs {needed:.1f}")
-        return seal.parameters(
-            degree, (min(room, max(2 * MIN_PRIME_BITS, math.ceil(math.log2(demand.most_scale) + window))),)
-        )
-    room = min(primes * MAX_PRIME_BITS, limit - MIN_PRIME_BITS)
-    wanted = math.ceil(min(room, math.log2(demand.most_scale) + window))
-    first = max(-(-wanted // primes), math.ceil(math.log2(demand.least_unit) + window))
-    rest = max(MIN_PRIME_BITS + 1, -(-(wanted - first) // (primes - 1)))
-    total = first + rest * (primes - 1)
-    if needed > room or first > MAX_PRIME_BITS or total > limit - MIN_PRIME_BITS:
-        rest = (limit - MIN_PRIME_BITS - first) // (primes - 1)
-        if first > MAX_PRIME_BITS or rest < MIN_PRIME_BITS + 1 or first + rest * (primes - 1) < needed:
-            raise UnsupportedHead(f"N={degree}, {primes} primes: {room} bits of data modulus, needs {needed:.1f}")
-    return seal.parameters(degree, (first,) + (rest,) * (primes - 1), MIN_PRIME_BITS)
+@dataclass(frozen=True)
+class Exploration:
+    """Everything that was tried; candidates with the quickest first."""
+
+    candidates: list[Candidate]
+    rejected: list[Rejected]
 
 
-def _answer_bits(parameters: Parameters, unit: float, flood: float) -> int:
-    """Least multiple of four that makes rounding the answer's coefficients a small part of the flood; 0: keep all."""
-    q0 = parameters.data_primes[0]
-    wanted = math.sqrt(parameters.degree / 18 + 1) * q0 / unit / (0.15 * flood)
-    bits = math.ceil(math.log2(wanted) / 4) * 4
-    return bits if bits < q0.bit_length() else 0
+@dataclass(frozen=True)
+class BatchExploration:
+    """Every ring that was tried; candidates with the quickest a record first."""
+
+    candidates: list[BatchCandidate]
+    rejected: list[Rejected]
 
 
-def _compile(
-    linear: Linear,
-    contract: InputContract,
-    privacy: Privacy,
-    error: float,
-    smudging: int,
-    degree: int,
-    primes: int,
-    weight_scale: int,
-) -> CoefficientPlan:
-    demand = _demand(linear, contract, privacy, error, smudging, degree, weight_scale)
-    parameters = _parameters(demand, degree, primes)
-    product_scale = min(parameters.data_modulus / (1.0001 * WINDOW * demand.answer_range), demand.most_scale)
-    input_scale = int(product_scale / demand.weight_scale)
-    if input_scale < 2:
-        raise UnsupportedHead(f"{parameters}: the range and the precision leave no room for the input")
-    scale = float(input_scale) * demand.weight_scale
-    unit = scale / (parameters.data_modulus // parameters.data_primes[0])
-    if primes > 1 and unit < demand.least_unit:
-        raise UnsupportedHead(f"{parameters}: rescaling would cost more than a twentieth of the wanted error")
-    if demand.flood:
-        # Prime sizes round up, so the window may be wider than was reckoned with.
-        cap = CoefficientPlan.forged_key_cap(degree, parameters.data_primes[0] / unit, demand.flood)
-        demand = replace(demand, per=_filled(min(demand.per, cap), len(linear.bias)))
-    answer_bits = _answer_bits(parameters, unit, demand.flood) if demand.flood else 0
-    reached = _smudging(demand, scale) if demand.flood else 0
-    if reached < smudging and demand.flood:
-        raise UnsupportedHead(f"{parameters}: reaches {reached} smudging bits of {smudging}")
-    bound = _error_bound(linear, contract, demand, parameters, scale, answer_bits)
-    if bound > error:
-        raise UnsupportedHead(f"{parameters}: reaches an error bound of {bound:.1e} of {error:.1e}")
-    plan = CoefficientPlan(
-        parameters=parameters,
-        privacy=privacy,
-        features=contract.features,
-        outputs=len(linear.bias),
-        answers_per_product=demand.per,
-        input_scale=input_scale,
-        weight_scale=demand.weight_scale,
-        answer_range=demand.answer_range,
-        flood=demand.flood,
-        smudging_bits=reached,
-        error_bound=bound,
-        failure_probability=float(f"{len(linear.bias) * math.erfc(SIGMAS / math.sqrt(2)):.1e}"),
-        answer_bits=answer_bits,
-    )
-    plan.check()
-    return plan
+def largest_output(network: Network, contract: InputContract) -> float:
+    """R: the largest |logit| on any input that keeps the contract."""
+    return float(Bounds(network, contract).outputs.max())
 
 
-def _smudging(demand: _Demand, scale: float) -> int:
-    if not demand.norm:
-        return MAX_SMUDGING
-    return min(MAX_SMUDGING, math.floor(math.log2(demand.flood * scale / (NOISE * demand.norm)) + 1e-9))
-
-
-def _error_bound(
-    linear: Linear, contract: InputContract, demand: _Demand, parameters: Parameters, scale: float, answer_bits: int
-) -> float:
-    """What was really rounded, on the worst input, plus six sigma of all the noise; two digits, rounded up."""
-    unit = scale / (parameters.data_modulus // parameters.data_primes[0])
-    rounding = math.sqrt(parameters.degree / 18 + 1)  # of a ciphertext's two halves, seen through a ternary secret
-    step = parameters.data_primes[0] / 2.0**answer_bits / unit if answer_bits else 0.0
-    noise = math.hypot(
-        demand.flood,
-        NOISE * demand.norm / scale,
-        NOISE * math.sqrt(4 * parameters.degree / 3 + 1) / scale,
-        len(parameters.data_primes) * rounding / unit,
-        rounding * step,
-    )
-    weights = integer_weights(linear, demand.weight_scale)
-    from_input = float(np.abs(weights).astype(np.float64).sum(axis=1).max()) / (2 * scale)
-    bound = weight_error(linear, contract, demand.weight_scale) + from_input + 1 / unit + SIGMAS * noise
-    digit = 10.0 ** (math.floor(math.log10(bound)) - 1)
-    return float(f"{math.ceil(bound / digit) * digit:.2g}")
-
-
-def estimated_cost(plan: CoefficientPlan) -> float:
-    """Milliseconds of one query on the machine the constants were read on (one core, 100 MB/s): only their order counts."""
-    size = plan.parameters.degree * len(plan.parameters.data_primes) / 8192
-    work = plan.ciphertexts * 1.2 + plan.products * (plan.ciphertexts * 0.07 + 0.5 + (1.2 if plan.flood else 0.0))
-    return size * work + (plan.query_bytes + plan.answer_bytes) / 1e5
-
-
-def explore(
-    linear: Linear,
+def demand(
+    network: Network,
     contract: InputContract,
     *,
     privacy: Privacy = Privacy.BOTH_PRIVATE,
-    error: float = DEFAULT_ERROR,
-    smudging: int = DEFAULT_SMUDGING,
-) -> list[Candidate]:
-    """Every candidate with its plan or the reason against it, cheapest plan first.
+    error: float | None = None,
+    smudging: int | None = None,
+) -> Demand:
+    """What is asked of a plan, defaults filled in: the error grows with the range of hidden layers."""
+    if error is None:
+        error = DEFAULT_ERROR
+        if network.hidden:
+            error = max(error, RANGE_SHARE * largest_output(network, contract))
+    return Demand(privacy, error, DEFAULT_SMUDGING if smudging is None else smudging)
 
-    error: wanted bound on |logit error|. smudging: least smudging bits (both-private only).
-    """
-    found = []
-    try:
-        weight_scale = _weight_scale(linear, contract, error / 5)  # the same for every ring
-    except UnsupportedHead as problem:
-        return [Candidate("any ring", None, math.inf, problem.message)]
-    for degree, primes in itertools.product(MAX_MODULUS_BITS, (1, 2, 3)):
-        if primes > 1 and degree == 2048:
+
+def explore(network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link) -> Exploration:
+    """All plans for single queries. contract: of the rows that are encrypted, `network`'s input."""
+    candidates: list[Candidate] = []
+    rejected: list[Rejected] = []
+    kinds = [_monomials, _slots] if network.hidden else [_coefficient]
+    for kind in kinds:
+        found = kind(network, contract, wanted, costs, link)
+        candidates += found.candidates
+        rejected += found.rejected
+    return Exploration(sorted(candidates, key=lambda candidate: candidate.cost.total), rejected)
+
+
+def batch_candidates(
+    network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link
+) -> BatchExploration:
+    """Batch plans. They hide the model from key holders only who made their public key honestly; see `batch.plan`."""
+    found = BatchExploration([], [])
+    for tried in batch_planner.plan_batch(
+        network, contract, privacy=wanted.privacy, error=wanted.error, smudging=wanted.smudging
+    ):
+        if tried.program is None:
+            found.rejected.append(Rejected("batch", tried.parameters, tried.reason))
             continue
-        try:
-            plan = _compile(linear, contract, privacy, error, smudging, degree, primes, weight_scale)
-            found.append(Candidate(str(plan.parameters), plan, estimated_cost(plan), ""))
-        except (UnsupportedHead, PlanRefused) as problem:
-            found.append(Candidate(f"N={degree}, {primes} data primes", None, math.inf, problem.message))
-    return sorted(found, key=lambda candidate: candidate.cost)
+        plan = tried.program.plan
+        server, client = batch_work.of_server(tried.program), work.of_client(plan)
+        cost = estimate(server, client, plan.query_bytes, plan.answer_bytes, link, costs)
+        found.candidates.append(BatchCandidate(plan, cost, tried.program))
+    found.candidates.sort(key=lambda candidate: candidate.cost.total / candidate.plan.records)
+    return found
 
 
-def choose(
+LARGER_BATCH_GAIN = 0.05
+"""A larger batch is offered beside a smaller one when it saves at least this part of a record's time."""
+
+
+def batch_offers(
+    network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link
+) -> list[BatchCandidate]:
+    """The batch plans worth offering: the smallest batch, and larger ones that save time a record."""
+    kept: list[BatchCandidate] = []
+    for candidate in sorted(
+        batch_candidates(network, contract, wanted, costs, link).candidates, key=lambda c: c.plan.records
+    ):
+        seconds = candidate.cost.total / candidate.plan.records
+        if not kept or seconds <= (1 - LARGER_BATCH_GAIN) * kept[-1].cost.total / kept[-1].plan.records:
+            kept.append(candidate)
+    return kept
+
+
+def offers(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no other beats in both the server's time and bytes, in their order."""
+
+    def burden(candidate: Candidate) -> tuple[float, int]:
+        return candidate.cost.server, candidate.cost.bytes_up + candidate.cost.bytes_down
+
+    def beaten(one: Candidate) -> bool:
+        seconds, size = burden(one)
+        return any(
+            (other_seconds, other_size) != (seconds, size) and other_seconds <= seconds and other_size <= size
+            for other_seconds, other_size in map(burden, candidates)
+        )
+
+    return [candidate for candidate in candidates if not beaten(candidate)]
+
+
+def refusal(rejected: Sequence[Rejected], network: Network, wanted: Demand) -> UnsupportedHead:
+    """The error for a network that no plan can evaluate."""
+    reasons = list(dict.fromkeys(one.reason for one in rejected))
+    shape = " -> ".join(map(str, network.widths))
+    return UnsupportedHead(
+        f"no parameters give {wanted.privacy} with error {wanted.error:g} and {wanted.smudging} smudging bits "
+        f"for a head {shape}: {'; '.join(reasons[-3:])}. Allow a larger error or fewer smudging bits, train with stronger "
+        "weight decay so that the range shrinks, or make the head narrower or shallower"
+    )
+
+
+def _coefficient(
+    network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link
+) -> Exploration:
+    return _affine("coefficient", network.output, contract, wanted, costs, link, lambda plan: plan)
+
+
+def _monomials(network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link) -> Exploration:
+    try:
+        linear = lifted(network, contract)
+    except UnsupportedHead as problem:
+        return Exploration([], [Rejected("monomials", "any ring", problem.message)])
+    degree = network.hidden[0].degree
+
+    def of_features(plan: CoefficientPlan) -> CoefficientPlan:
+        return replace(plan, features=contract.features, lift=degree, lift_norm=contract.largest_norm)
+
+    return _affine("monomials", linear, lifted_contract(contract, degree), wanted, costs, link, of_features)
+
+
+def _affine(
+    kind: str,
     linear: Linear,
     contract: InputContract,
-    *,
-    privacy: Privacy = Privacy.BOTH_PRIVATE,
-    error: float = DEFAULT_ERROR,
-    smudging: int = DEFAULT_SMUDGING,
-) -> CoefficientPlan:
-    """The cheapest plan that keeps the privacy, error bound and smudging; raises UnsupportedHead when none does."""
-    tried = explore(linear, contract, privacy=privacy, error=error, smudging=smudging)
-    if tried[0].plan is None:
-        reasons = "; ".join(candidate.reason for candidate in tried[-3:])
-        raise UnsupportedHead(
-            f"no parameters give {privacy} with error {error:g} and {smudging} smudging bits "
-            f"for {linear.weight.shape[1]} features, {linear.weight.shape[0]} outputs, "
-            f"|logit| <= {largest_logit(linear, contract):.3g}: {reasons}. "
-            "Allow a larger error or fewer smudging bits, or train with stronger weight decay so that the range shrinks"
-        )
-    return tried[0].plan
+    wanted: Demand,
+    costs: UnitCosts,
+    link: Link,
+    stated: Callable[[CoefficientPlan], CoefficientPlan],
+) -> Exploration:
+    found = Exploration([], [])
+    for tried in coefficient_planner.explore(
+        linear, contract, privacy=wanted.privacy, error=wanted.error, smudging=wanted.smudging
+    ):
+        if tried.plan is None:
+            found.rejected.append(Rejected(kind, tried.parameters, tried.reason))
+            continue
+        plan = stated(tried.plan)
+        plan.check()
+        cost = _cost(work.of_coefficient_server(plan), plan, costs, link)
+        found.candidates.append(Candidate(kind, plan, cost, partial(LinearEvaluator, linear, plan)))
+    return found
+
+
+def _slots(network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link) -> Exploration:
+    """The smallest ring that has a program, and there the quickest for each number of ciphertexts."""
+    planner = Planner(network, contract)
+    rejected: list[Rejected] = []
+    for degree in DEGREES:
+        found: dict[int, Candidate] = {}
+        for layout in layouts(network, degree):
+            try:
+                program = _program(planner, layout, wanted)
+            except (UnsupportedHead, PlanRefused) as problem:
+                words = f"N={degree}, {layout.inputs} inputs, {layout.parts} parts, {layout.shifts} shifts"
+                rejected.append(Rejected("slots", words, problem.message))
+                continue
+            cost = _cost(work.of_slots_server(program), program.plan, costs, link)
+            best = found.get(layout.inputs)
+            if best is None or cost.total < best.cost.total:
+                compiled = partial(slots.SlotEvaluator, planner.network, program)
+                found[layout.inputs] = Candidate("slots", program.plan, cost, compiled)
+        if found:
+            return Exploration(list(found.values()), rejected)
+    return Exploration([], rejected)
+
+
+def _program(planner: Planner, layout: Layout, wanted: Demand) -> Program:
+    """The program with the fewest early folds: each costs time and gains smudging. Raises like `Planner.program`."""
+    for early in range(layout.parts.bit_length() - 1):
+        try:
+            return planner.program(replace(layout, early=early), wanted)
+        except (UnsupportedHead, PlanRefused):
+            continue
+    return planner.program(replace(layout, early=layout.parts.bit_length() - 1), wanted)
+
+
+def _cost(server: Work, plan: QueryPlan, costs: UnitCosts, link: Link) -> Estimate:
+    return estimate(server, work.of_client(plan), plan.query_bytes, plan.answer_bytes, link, costs)
