@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from secure_infer import cli
+from secure_infer.ckks.coefficient import CoefficientPlan
 from secure_infer.heads import Head
 from secure_infer_client import samples
 from secure_infer_client.local_server import LocalServer
@@ -118,16 +120,32 @@ def test_classify(packaged: str, tmp_path: Path) -> None:
     assert "UTF-8" in failed(*base, "--file", tmp_path / "latin")
 
 
-def test_plan_and_inspect(models_dir: Path, heads: dict[str, Head]) -> None:
-    found = json.loads(run("plan", models_dir / "wide.head", "--json").stdout)
-    assert found["chosen"]["parameters"]["degree"] == 8192
-    assert any(c["reason"] for c in found["candidates"])
+def test_plan(models_dir: Path, address: str) -> None:
+    found = json.loads(run("plan", models_dir / "wide.head", "--batch", "100", "--json").stdout)
+    assert found["chosen"] == found["candidates"][0]
+    assert all(one["reason"] for one in found["rejected"])
+    added = set(found["chosen"]) - {field.name for field in fields(CoefficientPlan)}
+    names = set(found) | added | set(found["consequences"][0]) | set(found["rejected"][0])
+    assert names | set(found["batch"]) | set(found["batch"]["candidates"][0]) <= documented("plan")
+    shown = run("plan", models_dir / "wide.head").stdout
+    assert "> chosen: coefficient" in shown
+    assert "rejected" in shown
+    assert "no polynomial" in failed("plan", models_dir / "relu.head")
+    assert "FILE.head" in run("plan").stderr
+    found = json.loads(run("plan", "--target", address, "--model", "wide", "--json").stdout)
     assert set(found) <= documented("plan")
-    assert "rejected" in run("plan", models_dir / "wide.head").stdout
-    assert "affine" in failed("plan", models_dir / "square.head")
+
+
+def test_inspect(models_dir: Path, heads: dict[str, Head]) -> None:
     found = json.loads(run("inspect", models_dir / "wide.head", "--json").stdout)
     assert found["digest"] == heads["wide"].digest
-    assert set(found) <= documented("inspect")
+    assert set(found) == documented("inspect")
+    assert found["encrypted_evaluation"] == ["coefficient", "batch"]
+    found = json.loads(run("inspect", models_dir / "relu.head", "--json").stdout)
+    assert set(found) == documented("inspect")
+    assert found["encrypted_evaluation"] == []
+    assert "no polynomial" in found["not_encrypted_because"]
+    assert "widths                384, 21" in run("inspect", models_dir / "wide.head").stdout
     assert "corrupt.head" in failed("inspect", models_dir / "corrupt.head")
 
 
@@ -147,7 +165,9 @@ def test_demo_as_json() -> None:
     assert found["agreement_beyond_twice_the_bound"] == 1.0
     assert found["max_logit_error"] <= found["error_bound"] <= 1e-3
     assert set(found["latency_ms"]) == {"embed", "encrypt", "network", "server", "decrypt", "total"}
-    assert (found["bytes_up"] <= 64_000, found["bytes_down"] <= 40_000, found["smudging_bits"] >= 18) == (True,) * 3
+    # One ciphertext up and one answer down, or a ring of half the size and more answers: the quicker one is taken.
+    assert found["bytes_up"] + found["bytes_down"] <= 104_000
+    assert found["smudging_bits"] >= 18
     assert found["server_saw"]["found_in_bytes"] == []
     assert found["privacy"] == "both-private"
     shown = run("demo", "--texts", "3").stdout

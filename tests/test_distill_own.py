@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secure_infer.ckks import planner
+from secure_infer.ckks.coefficient import planner
 from secure_infer.distill import student, table, teachers
 from secure_infer.distill.ranges import logit_range
 from secure_infer.errors import InvalidHead, InvalidInput, SettingsError

@@ -8,5 +8,17 @@ with Client("127.0.0.1:8443", model="icd10-chapter-linear") as client:
 from secure_infer_client.aio import AsyncClient
 from secure_infer_client.client import Client
 from secure_infer_client.prediction import Call, CallStats, Explanation, Prediction
+from secure_infer_client.publish import Published, PublishedPrediction, publish, publish_predictions
 
-__all__ = ["AsyncClient", "Call", "CallStats", "Client", "Explanation", "Prediction"]
+__all__ = [
+    "AsyncClient",
+    "Call",
+    "CallStats",
+    "Client",
+    "Explanation",
+    "Prediction",
+    "Published",
+    "PublishedPrediction",
+    "publish",
+    "publish_predictions",
+]

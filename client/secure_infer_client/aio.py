@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.heads import ModelSpec
+from secure_infer_client.batches import Progress, nothing
 from secure_infer_client.client import Client
 from secure_infer_client.prediction import Call, Explanation, Prediction
 
@@ -33,11 +34,13 @@ class AsyncClient:
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         return await asyncio.to_thread(self._client.embed, texts)
 
-    async def predict(self, x: Any) -> NDArray[np.float64]:
-        return await asyncio.to_thread(self._client.predict, x)
+    async def predict(self, x: Any, *, progress: Progress = nothing) -> NDArray[np.float64]:
+        """As `Client.predict`; `progress` is called on the worker thread."""
+        return await asyncio.to_thread(self._client.predict, x, progress=progress)
 
-    async def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        return await asyncio.to_thread(self._client.classify, texts)
+    async def classify(self, texts: Sequence[str], *, progress: Progress = nothing) -> list[Prediction]:
+        """As `Client.classify`; `progress` is called on the worker thread."""
+        return await asyncio.to_thread(self._client.classify, texts, progress=progress)
 
     async def explain(self, text: str) -> Explanation:
         return await asyncio.to_thread(self._client.explain, text)

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_infer import address
+from secure_infer.ckks.link import Link
 from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer.heads import ModelSpec
 from secure_infer_client import transport
-from secure_infer_client.prediction import Call, CallStats, Explanation, Prediction, predictions
+from secure_infer_client.batches import Progress, nothing
+from secure_infer_client.prediction import PLANS, Call, CallStats, Explanation, Prediction, predictions
 from secure_infer_client.session import Costs, Session, parse_privacy
 from secure_infer_client.text import Embedder
 from secure_infer_client.text.prepare import TextSide
@@ -29,7 +32,8 @@ class Client:
     target: "HOST:PORT". model: its name on the server. scheme: "ckks".
     privacy: "both-private" or "input-private"; None takes the operator's level. Less than the operator's is refused.
     root_certificates, private_key, certificate_chain: PEM files or bytes; without any, loopback is plain, the rest TLS.
-    token: bearer token, sent over TLS only. timeout: seconds, the deadline of every call.
+    token: bearer token, sent over TLS only. link: the way to the server, such as "100mbit,20ms" (see `Link.parse`), by
+    which the quickest plan is chosen; None takes "loopback" or "lan". timeout: seconds, the deadline of every call.
     embedder: turns texts into rows for `classify`; None takes the packaged one when the model was trained on it.
     deidentify: remove dates, contacts, identifiers, names and addresses from texts before they are embedded.
     long_text: what `classify` does with a text of several windows: "pool" their embeddings into one answer, or score them
@@ -50,6 +54,7 @@ class Client:
         private_key: transport.Pem = None,
         certificate_chain: transport.Pem = None,
         token: str | None = None,
+        link: str | None = None,
         timeout: float = 30.0,
         embedder: Embedder | None = None,
         deidentify: bool = True,
@@ -69,7 +74,10 @@ class Client:
             certificate_chain=certificate_chain,
             token=token,
         )
-        self._session = Session(self._channel, target, model, parse_privacy(privacy), timeout, accept_model)
+        usual = "loopback" if address.is_loopback(address.parse(target, "target")[0]) else "lan"
+        self._session = Session(
+            self._channel, target, model, parse_privacy(privacy), Link.parse(link or usual), timeout, accept_model
+        )
         self._text = TextSide(embedder, remove=deidentify, long_text=long_text)
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -99,23 +107,29 @@ class Client:
 
     # Queries.
 
-    def predict(self, x: Any) -> NDArray[np.float64]:
+    def predict(self, x: Any, *, progress: Progress = nothing) -> NDArray[np.float64]:
         """Logits (B, K), float64, of rows x (B, d).
+
+        Many rows are sent as batches where the server offers a plan for it and that is quicker; see `last_call.stats.plan`.
+        progress: called now and then with the part that is done, from 0 to 1.
 
         Raises InvalidInput when x breaks the model's input contract, AnswerRefused when an answer fails its check (it
         is never retried), and ServerUnavailable, ModelChanged, PrivacyRefused as their names say.
         """
         with self._turn():
             rows = self._session.spec.contract.check(x)
-            return self._scored(rows, 0.0)
+            return self._scored(rows, 0.0, progress)
 
-    def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        """One Prediction a text. Texts are de-identified (unless switched off) and embedded on this machine."""
+    def classify(self, texts: Sequence[str], *, progress: Progress = nothing) -> list[Prediction]:
+        """One Prediction a text. Texts are de-identified (unless switched off) and embedded on this machine.
+
+        progress: of what comes after that, as in `predict`.
+        """
         with self._turn():
             started = perf_counter()
             prepared = self._text.prepare(texts, self._session.spec)
-            logits = self._scored(prepared.rows, perf_counter() - started)
-            return predictions(self._session.spec, self._session.plan.error_bound, logits, prepared)
+            logits = self._scored(prepared.rows, perf_counter() - started, progress)
+            return predictions(self._session.spec, self.last_call.stats.error_bound, logits, prepared)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Rows (R, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
@@ -171,11 +185,10 @@ class Client:
                 raise SettingsError("this client is closed; make a new one")
             yield
 
-    def _scored(self, rows: NDArray[np.float64], embed: float) -> NDArray[np.float64]:
+    def _scored(self, rows: NDArray[np.float64], embed: float, progress: Progress = nothing) -> NDArray[np.float64]:
         costs = Costs()
-        logits = self._session.predict(rows, costs)
+        logits = self._session.predict(rows, costs, progress)
         total = perf_counter() - costs.started + embed
-        plan = self._session.plan
         stats = CallStats(
             embed_ms=1e3 * embed,
             encrypt_ms=1e3 * costs.encrypt,
@@ -186,9 +199,10 @@ class Client:
             bytes_up=costs.bytes_up,
             bytes_down=costs.bytes_down,
             key_bytes=costs.key_bytes,
-            plan=f"{plan.name} {plan.parameters}, {plan.privacy}",
-            security_bits=plan.security_bits,
-            smudging_bits=plan.smudging_bits,
+            plan=PLANS.join(dict.fromkeys(f"{plan.name} {plan.parameters}, {plan.privacy}" for plan in costs.plans)),
+            security_bits=min(plan.security_bits for plan in costs.plans),
+            smudging_bits=min(plan.smudging_bits for plan in costs.plans),
+            error_bound=max(plan.error_bound for plan in costs.plans),
             rounds=costs.rounds,
             records=len(rows),
             blinds_ready=costs.blinds_ready,

@@ -14,14 +14,15 @@ import numpy as np
 import tenseal.sealapi as sealapi
 from numpy.typing import NDArray
 
-from secure_infer.ckks import seal, sealio
-from secure_infer.ckks.coefficient import secret_rows
+from secure_infer.ckks import embedding, keymaterial, seal, sealio
+from secure_infer.ckks.answers import secret_rows
+from secure_infer.ckks.batch.keys import switching_key, targets
+from secure_infer.ckks.batch.uniform import rebased
+from secure_infer.ckks.keymaterial import Half, KeyMaterial
 from secure_infer.ckks.parameters import Parameters
-from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.residues import Residues, add, pack_residues
 from secure_infer.errors import InternalFault
-
-MASKS_AHEAD = 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class _Mask:
     process: int
 
 
+@dataclass(frozen=True)
+class Upload:
+    """Key material as it travels, and its SHA-256."""
+
+    data: bytes
+    digest: bytes
+
+
 class SecretKey:
     """A fresh ternary secret for one set of parameters, held in this process's memory only.
 
@@ -42,22 +51,46 @@ class SecretKey:
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self._ring = seal.ring(parameters)
-        self._key: sealapi.SecretKey | None = sealapi.KeyGenerator(self._ring.context).secret_key()
+        self._generator: sealapi.KeyGenerator | None = sealapi.KeyGenerator(self._ring.context)
+        self._key: sealapi.SecretKey | None = self._generator.secret_key()
         self._encryptor: sealapi.Encryptor | None = sealapi.Encryptor(self._ring.context, self._key)
+        self._plain: seal.Plaintext | None = None
         self._masks: list[_Mask] = []
-        self._rows: dict[tuple[int, int], NDArray[np.float64]] = {}
-        self.public_bytes = self._public()
-        self.public_digest = hashlib.sha256(self.public_bytes).digest()
+        self._rows: dict[tuple[int, ...], NDArray[np.float64]] = {}
+        self._uploads: dict[str, Upload] = {}
 
-    def _public(self) -> bytes:
-        """The public key as it travels: c0 of an encryption of zero, and the seed of its uniform half."""
+    def upload(self, plan: Plan) -> Upload:
+        """The key material that `plan` takes, made once; empty when it takes none."""
+        if plan.digest not in self._uploads:
+            data = keymaterial.pack(plan, self._material(plan))
+            self._uploads[plan.digest] = Upload(data, hashlib.sha256(data).digest())
+        return self._uploads[plan.digest]
+
+    def _material(self, plan: Plan) -> KeyMaterial:
+        primes, degree = len(self.parameters.primes), self.parameters.degree
+        public = None if plan.privacy is Privacy.INPUT_PRIVATE else self._key_level_zero()
+        generator, moves, relinearisation = self._live(self._generator), {}, []
+        if plan.automorphisms:
+            elements = [element for element, _ in plan.automorphisms]
+            keys = sealio.parse_switching_keys(sealio.saved(generator.create_galois_keys(elements)), primes, degree)
+            moves = {element: keys[(element - 1) // 2] for element in elements}
+        if plan.relinearisation:
+            keys = sealio.parse_switching_keys(sealio.saved(generator.create_relin_keys()), primes, degree)
+            relinearisation = list(keys[0])
+        parts = [
+            switching_key(self._ring, target, [self._key_level_zero() for _ in self.parameters.data_primes])
+            for target in (targets(self.polynomial()) if plan.part_keys else ())
+        ]
+        return KeyMaterial(public, moves, relinearisation, parts)
+
+    def _key_level_zero(self) -> Half:
+        """A seeded encryption of zero at the key level: a public key, or a polynomial of a switching key."""
         zero = self._live(self._encryptor).encrypt_zero_symmetric(self._ring.key_level)
-        c0, seed = sealio.parse_seeded(sealio.saved(zero), len(self.parameters.primes), self.parameters.degree)
-        return pack_residues(c0, self.parameters.primes) + seed
+        return sealio.parse_seeded(sealio.saved(zero), len(self.parameters.primes), self.parameters.degree)
 
-    def prepare(self) -> None:
-        """Make the mask of the next encryption ahead of it; does nothing when one is there."""
-        while len(self._masks) < MASKS_AHEAD:
+    def prepare(self, count: int = 1) -> None:
+        """Make the masks of the next `count` encryptions ahead of them; does nothing when they are there."""
+        while len(self._masks) < count:
             self._masks.append(self._mask())
 
     def _mask(self) -> _Mask:
@@ -79,14 +112,25 @@ class SecretKey:
         c0 = add(mask.c0, self._ring.ntt(polynomial), primes)
         return pack_residues(c0, primes) + mask.seed
 
-    def rows(self, plan: CoefficientPlan) -> NDArray[np.float64]:
+    def encrypt_batch(self, polynomial: NDArray[np.int64]) -> bytes:
+        """As `encrypt`, for batch plans: c1 is expanded as `batch.uniform` does. Nothing is made ahead, so nothing is shared
+        with a fork: seed and noise are drawn from the operating system at each call."""
+        primes, seed = self.parameters.data_primes, os.urandom(sealio.SEED_BYTES)
+        zero = sealapi.Ciphertext(self._ring.context)
+        self._live(self._encryptor).encrypt_zero_symmetric(self._ring.data_level, zero)
+        if self._plain is None:
+            self._plain = self._ring.plaintext(self.polynomial().astype(np.int64))
+        c0 = rebased(self._ring, self._ring.residues(zero), self._plain, seed)
+        return pack_residues(add(c0, self._ring.ntt(polynomial), primes), primes) + seed
+
+    def rows(self, plan: QueryPlan) -> NDArray[np.float64]:
         """The matrix that reads answers of `plan`; see `secret_rows`."""
-        shape = (plan.answers_per_product, plan.span)
+        shape = tuple(plan.position(t) for t in range(plan.answers_per_product))
         if shape not in self._rows:
-            self._rows[shape] = secret_rows(plan, self._polynomial())
+            self._rows[shape] = secret_rows(plan, self.polynomial())
         return self._rows[shape]
 
-    def _polynomial(self) -> NDArray[np.int8]:
+    def polynomial(self) -> NDArray[np.int8]:
         """The secret's coefficients (N,), each -1, 0 or 1."""
         degree, primes = self.parameters.degree, self.parameters.data_primes
         carrier = np.zeros((2, len(primes), degree), np.uint64)
@@ -94,15 +138,19 @@ class SecretKey:
         plain = sealapi.Plaintext()
         sealapi.Decryptor(self._ring.context, self._live(self._key)).decrypt(self._ring.load(carrier), plain)
         slots = np.array(sealapi.CKKSEncoder(self._ring.context).decode_complex(plain))
-        secret = np.rint(_coefficients(slots, degree))
+        secret = np.rint(embedding.to_coefficients(slots))
         if np.abs(secret).max() > 1:
             raise InternalFault("SEAL's secret is not ternary; this version supports tenseal 0.3")
         return secret.astype(np.int8)
 
     def destroy(self) -> None:
         """Forget the secret; SEAL clears its memory."""
-        self._key = self._encryptor = None
+        self._key = self._encryptor = self._generator = None
+        if self._plain is not None:
+            self._plain.set_zero()  # SEAL clears keys only
+            self._plain = None
         self._masks.clear()
+        self._uploads.clear()
         for matrix in self._rows.values():
             matrix.fill(0)
         self._rows.clear()
@@ -112,13 +160,3 @@ class SecretKey:
         if secret is None:
             raise InternalFault("the secret key was destroyed")
         return secret
-
-
-def _coefficients(slots: NDArray[np.complex128], degree: int) -> NDArray[np.float64]:
-    """Coefficients (N,) of the real polynomial with those values at SEAL's slot points exp(iπ/N)^(3^j)."""
-    exponents = np.array([pow(3, j, 2 * degree) for j in range(degree // 2)])
-    values = np.empty(degree, np.complex128)
-    values[(exponents - 1) // 2] = slots
-    values[(2 * degree - exponents - 1) // 2] = np.conj(slots)
-    turn = np.exp(1j * np.pi * np.arange(degree) / degree)
-    return np.real(np.fft.ifft(np.conj(values)) * turn)

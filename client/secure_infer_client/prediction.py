@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from secure_infer.heads import ModelSpec
 from secure_infer_client.text.prepare import Prepared
 
+PLANS = " + "
+"""Between the plans of a call, in words."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -46,7 +49,8 @@ class CallStats:
 
     embed_ms: text to embedding. encrypt_ms: packing and encryption. network_ms: the calls less the server's own time.
     server_ms: the server's handling. decrypt_ms: reading answers. bytes_up and bytes_down exclude the public key, which
-    `key_bytes` counts when this call uploaded it. rounds: request-response pairs. plan: the parameters in words.
+    `key_bytes` counts when this call uploaded it. rounds: calls of the server. plan: the parameters in words, of all plans
+    used; error_bound: the largest of theirs, smudging_bits the least. Of a batch, encrypt_ms and server_ms overlap.
     blinds_ready, blinds_inline: blinds the server had prepared, and those it made while this call waited.
     """
 
@@ -68,13 +72,19 @@ class CallStats:
     blinds_inline: int
     server_load_ms: float
     server_evaluate_ms: float
+    error_bound: float
 
     def __add__(self, other: CallStats) -> CallStats:
-        """The cost of both calls, under one plan."""
-        same = {"plan", "security_bits", "smudging_bits"}
-        return replace(
-            self, **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name not in same}
-        )
+        """The cost of both calls."""
+        plans = dict.fromkeys([*self.plan.split(PLANS), *other.plan.split(PLANS)])
+        together: dict[str, Any] = {
+            "plan": PLANS.join(plans),
+            "security_bits": min(self.security_bits, other.security_bits),
+            "smudging_bits": min(self.smudging_bits, other.smudging_bits),
+            "error_bound": max(self.error_bound, other.error_bound),
+        }
+        summed = {f.name for f in fields(self)} - together.keys()
+        return replace(self, **together, **{name: getattr(self, name) + getattr(other, name) for name in summed})
 
 
 @dataclass(frozen=True)

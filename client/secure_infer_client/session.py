@@ -7,20 +7,29 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, sleep
+from typing import TypeVar
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.ckks import seal
-from secure_infer.ckks.coefficient import pack_input, read_answer
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks.allocation import cheapest_for
+from secure_infer.ckks.answers import read_answer
+from secure_infer.ckks.batch.packing import pack_batch, read_batch
+from secure_infer.ckks.batch.plan import BatchPlan
+from secure_infer.ckks.link import Link
+from secure_infer.ckks.parameters import Parameters
+from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
+from secure_infer.ckks.queries import pack_input
 from secure_infer.errors import (
     AnswerRefused,
     CallFailed,
+    InternalFault,
     ModelChanged,
     PlanRefused,
+    ResourceExhausted,
     SettingsError,
     UnsupportedHead,
 )
@@ -29,9 +38,15 @@ from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer_client import transport
+from secure_infer_client.batches import BatchAnswers, Progress, infer_batch, nothing
+from secure_infer_client.choice import Batch, Offer, Query, usable
 from secure_infer_client.keys import SecretKey
 
 CHUNK = 1 << 20
+BUSY_PAUSE = 0.1  # seconds, about, until a busy server is asked again to take a key or a batch
+PATIENCE = 4.0  # a batch may take so many times its estimate, beside the timeout of every call
+
+Answered = TypeVar("Answered")
 
 
 @dataclass
@@ -50,7 +65,24 @@ class Costs:
     rounds: int = 0
     blinds_ready: int = 0
     blinds_inline: int = 0
+    plans: list[Plan] = field(default_factory=list)
     started: float = field(default_factory=perf_counter)
+
+    def add_batch(self, found: BatchAnswers, seconds: float) -> None:
+        """Count a batch whose exchange took so long. What this side encrypted meanwhile is not counted twice."""
+        self.encrypt += found.encrypt
+        self.call += max(0.0, seconds - found.encrypt)
+        self.rounds += 1
+        self.bytes_up += found.bytes_up
+        self.bytes_down += found.bytes_down
+        self.add_times(found.times)
+
+    def add_times(self, times: inference_pb2.ServerTimes) -> None:
+        self.server += times.total_us / 1e6
+        self.load += times.load_us / 1e6
+        self.evaluate += times.evaluate_us / 1e6
+        self.blinds_ready += times.blinds_ready
+        self.blinds_inline += times.blinds_inline
 
 
 class Session:
@@ -62,6 +94,7 @@ class Session:
         target: str,
         model: str,
         privacy: Privacy | None,
+        link: Link,
         timeout: float,
         accept_model: Callable[[ModelSpec], bool] | None,
     ) -> None:
@@ -69,10 +102,12 @@ class Session:
         self._keys = keys_pb2_grpc.KeyServiceStub(channel)
         self._inference = inference_pb2_grpc.InferenceServiceStub(channel)
         self._target, self._model, self._privacy = target, model, privacy
+        self._link = link
         self._timeout, self._accept_model = timeout, accept_model
         self._spec: ModelSpec | None = None
-        self._plan: CoefficientPlan | None = None
-        self._key: SecretKey | None = None
+        self._query: Query | None = None
+        self._batches: list[Batch] = []
+        self._secrets: dict[Parameters, SecretKey] = {}
         self._uploaded: set[tuple[str, bytes]] = set()
         self._refusals = 0
         self._reason = ""
@@ -88,12 +123,13 @@ class Session:
         return self._refresh() if self._spec is None else self._spec
 
     @property
-    def plan(self) -> CoefficientPlan:
-        """The plan in use; raises UnsupportedHead when the server has none for the model."""
+    def plan(self) -> Plan:
+        """The plan for single queries, or else for batches; raises UnsupportedHead when the server has none."""
         self.spec  # noqa: B018 (asks for the model)
-        if self._plan is None:
-            raise UnsupportedHead(f"model {self._model!r} cannot be evaluated under encryption: {self._reason}")
-        return self._plan
+        for option in (self._query, *self._batches):
+            if option is not None:
+                return option.plan
+        raise UnsupportedHead(f"model {self._model!r} cannot be evaluated under encryption: {self._reason}")
 
     def _call(self, function: Callable[[], transport.Result]) -> transport.Result:
         return transport.call(self._target, self._timeout, function)
@@ -112,17 +148,20 @@ class Session:
                 "or another description of it. "
                 "Check with its operator, then make a new client or pass accept_model"
             )
-        self._plan, self._reason = None, response.no_plan_reason or "the server offers no plan"
-        for message in response.plans:
-            plan = wire_plans.from_proto(message)
-            plan.check_for(spec.contract, spec.outputs, self._privacy or Privacy.INPUT_PRIVATE)
-            if self._plan is None:
-                self._plan = self._with_own_primes(plan)
+        self._reason = response.no_plan_reason or "the server offers no plan"
+        offers = []
+        for message in response.offers:
+            plan = wire_plans.from_proto(message.plan)
+            plan.check_for(spec.encrypted, spec.outputs, self._privacy or Privacy.INPUT_PRIVATE)
+            offers.append(Offer(self._with_own_primes(plan), message.server_seconds))
+        self._query, self._batches = usable(offers, self._link, response.unit_costs) if offers else (None, [])
         self._spec = spec
+        for parameters in self._secrets.keys() - {offer.plan.parameters for offer in offers}:
+            self._secrets.pop(parameters).destroy()
         return spec
 
     @staticmethod
-    def _with_own_primes(plan: CoefficientPlan) -> CoefficientPlan:
+    def _with_own_primes(plan: Plan) -> Plan:
         """`plan`, when its primes are the ones this client's SEAL would choose for their sizes."""
         offered = plan.parameters
         special = None if offered.special_prime is None else offered.special_prime.bit_length()
@@ -133,58 +172,134 @@ class Session:
 
     # Queries.
 
-    def predict(self, x: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
+    def predict(self, x: NDArray[np.float64], costs: Costs, progress: Progress = nothing) -> NDArray[np.float64]:
         """Logits (B, K) of rows (B, d), held to the contract already."""
         if self._refusals > 1:
             raise AnswerRefused("this client stopped: two answers failed their checks. Report the server; do not retry")
         pinned = self.spec
         try:
-            return self._predict_once(x, costs)
+            return self._predict_once(x, costs, progress)
         except (ModelChanged, PlanRefused):
             # The server says that what was pinned is stale. Nothing of this part was evaluated, so nothing about the
             # key can leak. All of x starts anew: one call is never answered by two models.
             current = self._refresh()
         if current.embedder != pinned.embedder:
             raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
-        return self._predict_once(current.contract.check(x), costs)
+        return self._predict_once(current.contract.check(x), costs, progress)
 
-    def _predict_once(self, x: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
-        per_call = self.plan.queries_per_call
-        return np.concatenate([self._exchange(x[i : i + per_call], costs) for i in range(0, len(x), per_call)])
+    def _predict_once(self, x: NDArray[np.float64], costs: Costs, progress: Progress) -> NDArray[np.float64]:
+        self.plan  # noqa: B018 (there is one)
+        held = {plan for plan, _ in self._uploaded}
+        shares = cheapest_for(len(x), self._query, self._batches, self._link, held).shares
+        whole = sum(share.cost.total for share in shares) or 1.0
+        found: list[NDArray[np.float64]] = []
+        done, start = 0.0, 0
+        for share in shares:
+            plan = share.plan
+            most = plan.records if isinstance(plan, BatchPlan) else plan.queries_per_call
+            costs.plans.append(plan)
+            for first in range(start, start + share.records, most):
+                rows = x[first : min(first + most, start + share.records)]
+                part = share.cost.total / whole * len(rows) / share.records
+                before = done
+
+                def reached(fraction: float, before: float = before, part: float = part) -> None:
+                    progress(min(1.0, before + fraction * part))
+
+                if isinstance(plan, BatchPlan):
+                    found.append(self._exchange_batch(plan, rows, costs, reached))
+                else:
+                    found.append(self._exchange(rows, costs))
+                done += part
+                progress(min(1.0, done))
+            start += share.records
+        return np.concatenate(found)
 
     def _exchange(self, rows: NDArray[np.float64], costs: Costs) -> NDArray[np.float64]:
-        spec, plan = self.spec, self.plan
+        """Logits of rows that fit one call of single queries."""
+        if self._query is None:
+            raise InternalFault("session: expected a plan for single queries")
+        spec, plan = self.spec, self._query.plan
         key = self._key_for(plan)
         started = perf_counter()
-        queries = [inference_pb2.Query(ciphertexts=[key.encrypt(p) for p in pack_input(plan, row)]) for row in rows]
+        queries = [
+            inference_pb2.Query(ciphertexts=[key.encrypt(p) for p in pack_input(plan, row)]) for row in spec.carry(rows)
+        ]
         request = inference_pb2.InferRequest(
             model=self._model,
             model_digest=bytes.fromhex(spec.digest),
             plan_digest=bytes.fromhex(plan.digest),
-            key_digest=key.public_digest if plan.key_bytes else b"",
+            key_digest=key.upload(plan).digest if plan.key_bytes else b"",
             request_id=secrets.token_bytes(16),
             queries=queries,
         )
         costs.encrypt += perf_counter() - started
-        if plan.key_bytes and (plan.digest, key.public_digest) not in self._uploaded:
-            self._upload(key, plan, costs)
-        response = self._infer(request, key, costs)
-        if response.WhichOneof("result") == "unknown_key":
-            self._upload(key, plan, costs)
-            response = self._infer(request, key, costs)
-            if response.WhichOneof("result") == "unknown_key":
-                raise CallFailed(
-                    "the server forgot the public key right after it was uploaded; its key memory may be too small"
-                )
+
+        def infer() -> inference_pb2.InferResponse | None:
+            response = self._infer(request, costs)
+            return None if response.WhichOneof("result") == "unknown_key" else response
+
+        response = self._with_key(key, plan, costs, infer)
         started = perf_counter()
-        logits = self._read(request, response, key)
+        logits = self._read(plan, request, response, key)
         costs.decrypt += perf_counter() - started
-        # The next query's mask, in the time until it is asked. Not while waiting for this answer: SEAL holds the
+        # The next query's masks, in the time until it is asked. Not while waiting for this answer: SEAL holds the
         # interpreter lock, which the answer needs when it comes.
-        self._preparing = self._ahead.submit(key.prepare)
+        self._preparing = self._ahead.submit(key.prepare, plan.ciphertexts)
         return logits
 
-    def _infer(self, request: inference_pb2.InferRequest, key: SecretKey, costs: Costs) -> inference_pb2.InferResponse:
+    def _exchange_batch(
+        self, plan: BatchPlan, rows: NDArray[np.float64], costs: Costs, progress: Progress
+    ) -> NDArray[np.float64]:
+        """Logits of rows that fit one batch."""
+        spec, key = self.spec, self._key_for(plan)
+        started = perf_counter()
+        header = inference_pb2.BatchHeader(
+            model=self._model,
+            model_digest=bytes.fromhex(spec.digest),
+            plan_digest=bytes.fromhex(plan.digest),
+            key_digest=key.upload(plan).digest if plan.key_bytes else b"",
+            request_id=secrets.token_bytes(16),
+            records=len(rows),
+        )
+        carried = spec.carry(rows)
+        costs.encrypt += perf_counter() - started
+        patience = self._timeout + PATIENCE * next(b.cost.total for b in self._batches if b.plan == plan)
+
+        def attempt() -> BatchAnswers | None:
+            # Encrypted anew when a batch is sent again: no encryption is made for two streams.
+            ciphertexts = (key.encrypt_batch(polynomial) for polynomial in pack_batch(plan, carried))
+            return infer_batch(self._inference, plan, header, ciphertexts, patience, progress)
+
+        started = perf_counter()
+        try:
+            found = self._with_key(key, plan, costs, lambda: self._patiently(attempt, patience))
+        except AnswerRefused as refusal:
+            raise self._refused(refusal) from None
+        costs.add_batch(found, perf_counter() - started)
+        started = perf_counter()
+        try:
+            return read_batch(plan, key.polynomial(), found.answers, len(rows))
+        except AnswerRefused as refusal:
+            raise self._refused(refusal) from None
+        finally:
+            costs.decrypt += perf_counter() - started
+
+    def _with_key(self, key: SecretKey, plan: Plan, costs: Costs, infer: Callable[[], Answered | None]) -> Answered:
+        """`infer()`, which returns None when the server does not hold the key; it is uploaded then, once."""
+        if plan.key_bytes and (plan.digest, key.upload(plan).digest) not in self._uploaded:
+            self._upload(key, plan, costs)
+        answered = infer()
+        if answered is None:
+            self._upload(key, plan, costs)
+            answered = infer()
+        if answered is None:
+            raise CallFailed(
+                "the server forgot the public key right after it was uploaded; its key memory may be too small"
+            )
+        return answered
+
+    def _infer(self, request: inference_pb2.InferRequest, costs: Costs) -> inference_pb2.InferResponse:
         started = perf_counter()
         response: inference_pb2.InferResponse = self._call(
             lambda: self._inference.Infer(request, timeout=self._timeout)
@@ -193,19 +308,17 @@ class Session:
         costs.rounds += 1
         costs.bytes_up += request.ByteSize()
         costs.bytes_down += response.ByteSize()
-        times = response.answers.times
-        costs.server += times.total_us / 1e6
-        costs.load += times.load_us / 1e6
-        costs.evaluate += times.evaluate_us / 1e6
-        costs.blinds_ready += times.blinds_ready
-        costs.blinds_inline += times.blinds_inline
+        costs.add_times(response.answers.times)
         return response
 
     def _read(
-        self, request: inference_pb2.InferRequest, response: inference_pb2.InferResponse, key: SecretKey
+        self,
+        plan: QueryPlan,
+        request: inference_pb2.InferRequest,
+        response: inference_pb2.InferResponse,
+        key: SecretKey,
     ) -> NDArray[np.float64]:
-        """Logits from a response. A refusal destroys the key: what the server could learn from it is then worthless."""
-        plan = self.plan
+        """Logits from a response."""
         try:
             if (response.request_id, response.model_digest) != (request.request_id, request.model_digest):
                 raise AnswerRefused("answer: it is bound to another request or model")
@@ -214,21 +327,25 @@ class Session:
             rows = key.rows(plan)
             return np.stack([read_answer(plan, rows, answer.products) for answer in response.answers.answers])
         except AnswerRefused as refusal:
-            self._refusals += 1
-            self._destroy_key()
-            raise AnswerRefused(
-                f"{refusal.message}. The server is faulty or hostile: nothing was retried, the key was destroyed"
-                + ("; this client stops" if self._refusals > 1 else "")
-            ) from None
+            raise self._refused(refusal) from None
+
+    def _refused(self, refusal: AnswerRefused) -> AnswerRefused:
+        """A refusal destroys the keys, all of them: what the server could learn from it is then worthless."""
+        self._refusals += 1
+        self._destroy_keys()
+        return AnswerRefused(
+            f"{refusal.message}. The server is faulty or hostile: nothing was retried, the key was destroyed"
+            + ("; this client stops" if self._refusals > 1 else "")
+        )
 
     # The key.
 
-    def _key_for(self, plan: CoefficientPlan) -> SecretKey:
+    def _key_for(self, plan: Plan) -> SecretKey:
+        """The secret key of the plan's ring; plans of one ring share it."""
         self._settle()
-        if self._key is None or self._key.parameters != plan.parameters:
-            self._destroy_key()
-            self._key = SecretKey(plan.parameters)
-        return self._key
+        if plan.parameters not in self._secrets:
+            self._secrets[plan.parameters] = SecretKey(plan.parameters)
+        return self._secrets[plan.parameters]
 
     def _settle(self) -> None:
         """Wait for the mask that is being made: keys are used by one thread at a time."""
@@ -236,29 +353,42 @@ class Session:
         if preparing is not None and self._process == os.getpid():
             preparing.exception()  # waits; a mask that could not be made is made when it is needed, or fails there
 
-    def _destroy_key(self) -> None:
+    def _destroy_keys(self) -> None:
         self._settle()
-        if self._key is not None:
-            self._key.destroy()
-            self._key = None
+        for key in self._secrets.values():
+            key.destroy()
+        self._secrets.clear()
         self._uploaded.clear()
 
-    def _upload(self, key: SecretKey, plan: CoefficientPlan, costs: Costs) -> None:
+    def _patiently(self, function: Callable[[], transport.Result], timeout: float) -> transport.Result:
+        """A call, repeated while the server says that it is busy and may be asked again."""
+        started = perf_counter()
+        while True:
+            try:
+                return self._call(function)
+            except ResourceExhausted as busy:
+                # Many clients at once, after a server's start say: it takes a few uploads or batches at a time.
+                if "again" not in busy.details or perf_counter() - started > timeout:
+                    raise
+                sleep(BUSY_PAUSE * (0.5 + secrets.randbelow(100) / 100))
+
+    def _upload(self, key: SecretKey, plan: Plan, costs: Costs) -> None:
+        upload = key.upload(plan)
         header = keys_pb2.KeyHeader(
             model=self._model,
             plan_digest=bytes.fromhex(plan.digest),
-            key_digest=key.public_digest,
-            size=len(key.public_bytes),
+            key_digest=upload.digest,
+            size=len(upload.data),
         )
 
         def chunks() -> Iterator[keys_pb2.UploadKeysRequest]:
-            for start in range(0, len(key.public_bytes), CHUNK):
-                chunk = key.public_bytes[start : start + CHUNK]
+            for start in range(0, len(upload.data), CHUNK):
+                chunk = upload.data[start : start + CHUNK]
                 yield keys_pb2.UploadKeysRequest(header=None if start else header, chunk=chunk)
 
-        self._call(lambda: self._keys.UploadKeys(chunks(), timeout=self._timeout))
-        costs.key_bytes += len(key.public_bytes)
-        self._uploaded.add((plan.digest, key.public_digest))
+        self._patiently(lambda: self._keys.UploadKeys(chunks(), timeout=self._timeout), self._timeout)
+        costs.key_bytes += len(upload.data)
+        self._uploaded.add((plan.digest, upload.digest))
 
     def plaintext(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The server's plaintext baseline, for benchmarks on public data; off by default on servers."""
@@ -267,7 +397,7 @@ class Session:
         return np.frombuffer(response.logits, "<f8").reshape(len(x), self.spec.outputs)
 
     def close(self) -> None:
-        self._destroy_key()
+        self._destroy_keys()
         self._ahead.shutdown()
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_infer.ckks import planner
+from secure_infer.ckks.plan import DEFAULT_SMUDGING
 from secure_infer.distill import evidence, icd9, icd10, tradeoff, train
 from secure_infer.distill.calibrate import abstention_threshold, calibrate, confidence
 from secure_infer.distill.evaluate import Floats, by_class, fit_temperature, scores
@@ -158,7 +158,7 @@ def _finish(layers: Sequence[Layer], identity: str, parts: dict[str, _Part], fac
         own[name] = scores(logits[name], parts[name].y, heat if isinstance(heat, float) else list(heat)).facts()
     linear = head.as_linear()
     if linear is not None:
-        own |= tradeoff.cost(linear, head.contract, smudging=planner.DEFAULT_SMUDGING)
+        own |= tradeoff.cost(linear, head.contract, smudging=DEFAULT_SMUDGING)
     right = {name: logits[name].argmax(axis=1) == parts[name].y for name in measured}
     confident = {name: confidence(logits[name], heat) for name in measured}
     threshold = abstention_threshold(confident["validation"], right["validation"], ACCEPTED_ACCURACY)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from secure_infer.ckks.planner import largest_logit
+from secure_infer.ckks.coefficient.planner import largest_logit
 from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head, Linear, Polynomial
 

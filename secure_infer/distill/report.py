@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
+from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING
 from secure_infer.distill import evidence, tables, wdbc
 from secure_infer.distill.pipeline import LINEAR, QUADRATIC
 from secure_infer.heads import Head

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_infer.ckks.planner import DEFAULT_SMUDGING
+from secure_infer.ckks.plan import DEFAULT_SMUDGING
 from secure_infer.distill import train
 from secure_infer.distill.evaluate import Classes, Floats, log_softmax
 from secure_infer.distill.ranges import logit_range, with_margin

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_infer.ckks import planner
+from secure_infer.ckks.coefficient import planner
+from secure_infer.ckks.plan import DEFAULT_SMUDGING
 from secure_infer.distill import train
 from secure_infer.distill.evaluate import Classes, Floats
 from secure_infer.errors import UnsupportedHead
@@ -36,7 +37,7 @@ def penalties(
     return entries
 
 
-def cost(linear: Linear, contract: InputContract, smudging: int = planner.DEFAULT_SMUDGING) -> dict[str, Any]:
+def cost(linear: Linear, contract: InputContract, smudging: int = DEFAULT_SMUDGING) -> dict[str, Any]:
     """What a linear head costs under encryption, model private too: R, |W|_F, and the cheapest plan's figures.
 
     `plan` is None when no plan gives that many smudging bits.

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsecure_infer/v1/inference.proto\x12\x0fsecure_infer.v1\"\x99\x01\n\x0cInferRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x12\n\nkey_digest\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\x0c\x12\'\n\x07queries\x18\x06 \x03(\x0b\x32\x16.secure_infer.v1.Query\"\x1c\n\x05Query\x12\x13\n\x0b\x63iphertexts\x18\x01 \x03(\x0c\"\xa4\x01\n\rInferResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12+\n\x07\x61nswers\x18\x03 \x01(\x0b\x32\x18.secure_infer.v1.AnswersH\x00\x12\x32\n\x0bunknown_key\x18\x04 \x01(\x0b\x32\x1b.secure_infer.v1.UnknownKeyH\x00\x42\x08\n\x06result\"`\n\x07\x41nswers\x12(\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.secure_infer.v1.Answer\x12+\n\x05times\x18\x02 \x01(\x0b\x32\x1c.secure_infer.v1.ServerTimes\"\x1a\n\x06\x41nswer\x12\x10\n\x08products\x18\x01 \x03(\x0c\"\x84\x01\n\x0bServerTimes\x12\x0f\n\x07load_us\x18\x01 \x01(\r\x12\x13\n\x0b\x65valuate_us\x18\x02 \x01(\r\x12\x10\n\x08\x62lind_us\x18\x03 \x01(\r\x12\x10\n\x08total_us\x18\x04 \x01(\r\x12\x14\n\x0c\x62linds_ready\x18\x05 \x01(\r\x12\x15\n\rblinds_inline\x18\x06 \x01(\r\" \n\nUnknownKey\x12\x12\n\nkey_digest\x18\x01 \x01(\x0c\"7\n\x18\x45valuatePlaintextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x0c\"+\n\x19\x45valuatePlaintextResponse\x12\x0e\n\x06logits\x18\x01 \x01(\x0c\x32\xc6\x01\n\x10InferenceService\x12\x46\n\x05Infer\x12\x1d.secure_infer.v1.InferRequest\x1a\x1e.secure_infer.v1.InferResponse\x12j\n\x11\x45valuatePlaintext\x12).secure_infer.v1.EvaluatePlaintextRequest\x1a*.secure_infer.v1.EvaluatePlaintextResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsecure_infer/v1/inference.proto\x12\x0fsecure_infer.v1\"\x99\x01\n\x0cInferRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x12\n\nkey_digest\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\x0c\x12\'\n\x07queries\x18\x06 \x03(\x0b\x32\x16.secure_infer.v1.Query\"\x1c\n\x05Query\x12\x13\n\x0b\x63iphertexts\x18\x01 \x03(\x0c\"\xa4\x01\n\rInferResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12+\n\x07\x61nswers\x18\x03 \x01(\x0b\x32\x18.secure_infer.v1.AnswersH\x00\x12\x32\n\x0bunknown_key\x18\x04 \x01(\x0b\x32\x1b.secure_infer.v1.UnknownKeyH\x00\x42\x08\n\x06result\"`\n\x07\x41nswers\x12(\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.secure_infer.v1.Answer\x12+\n\x05times\x18\x02 \x01(\x0b\x32\x1c.secure_infer.v1.ServerTimes\"\x1a\n\x06\x41nswer\x12\x10\n\x08products\x18\x01 \x03(\x0c\"\x84\x01\n\x0bServerTimes\x12\x0f\n\x07load_us\x18\x01 \x01(\r\x12\x13\n\x0b\x65valuate_us\x18\x02 \x01(\r\x12\x10\n\x08\x62lind_us\x18\x03 \x01(\r\x12\x10\n\x08total_us\x18\x04 \x01(\r\x12\x14\n\x0c\x62linds_ready\x18\x05 \x01(\r\x12\x15\n\rblinds_inline\x18\x06 \x01(\r\"V\n\x11InferBatchRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.secure_infer.v1.BatchHeader\x12\x13\n\x0b\x63iphertexts\x18\x02 \x03(\x0c\"\x80\x01\n\x0b\x42\x61tchHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x12\n\nkey_digest\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\x0c\x12\x0f\n\x07records\x18\x06 \x01(\r\"\x8e\x02\n\x12InferBatchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x32\n\x08progress\x18\x03 \x01(\x0b\x32\x1e.secure_infer.v1.BatchProgressH\x00\x12.\n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x1c.secure_infer.v1.BatchAnswerH\x00\x12-\n\x05times\x18\x05 \x01(\x0b\x32\x1c.secure_infer.v1.ServerTimesH\x00\x12\x32\n\x0bunknown_key\x18\x06 \x01(\x0b\x32\x1b.secure_infer.v1.UnknownKeyH\x00\x42\x07\n\x05\x65vent\"\x1d\n\rBatchProgress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x01\",\n\x0b\x42\x61tchAnswer\x12\x0f\n\x07product\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\" \n\nUnknownKey\x12\x12\n\nkey_digest\x18\x01 \x01(\x0c\"7\n\x18\x45valuatePlaintextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x0c\"+\n\x19\x45valuatePlaintextResponse\x12\x0e\n\x06logits\x18\x01 \x01(\x0c\x32\xa1\x02\n\x10InferenceService\x12\x46\n\x05Infer\x12\x1d.secure_infer.v1.InferRequest\x1a\x1e.secure_infer.v1.InferResponse\x12Y\n\nInferBatch\x12\".secure_infer.v1.InferBatchRequest\x1a#.secure_infer.v1.InferBatchResponse(\x01\x30\x01\x12j\n\x11\x45valuatePlaintext\x12).secure_infer.v1.EvaluatePlaintextRequest\x1a*.secure_infer.v1.EvaluatePlaintextResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER']._serialized_end=529
   _globals['_SERVERTIMES']._serialized_start=532
   _globals['_SERVERTIMES']._serialized_end=664
-  _globals['_UNKNOWNKEY']._serialized_start=666
-  _globals['_UNKNOWNKEY']._serialized_end=698
-  _globals['_EVALUATEPLAINTEXTREQUEST']._serialized_start=700
-  _globals['_EVALUATEPLAINTEXTREQUEST']._serialized_end=755
-  _globals['_EVALUATEPLAINTEXTRESPONSE']._serialized_start=757
-  _globals['_EVALUATEPLAINTEXTRESPONSE']._serialized_end=800
-  _globals['_INFERENCESERVICE']._serialized_start=803
-  _globals['_INFERENCESERVICE']._serialized_end=1001
+  _globals['_INFERBATCHREQUEST']._serialized_start=666
+  _globals['_INFERBATCHREQUEST']._serialized_end=752
+  _globals['_BATCHHEADER']._serialized_start=755
+  _globals['_BATCHHEADER']._serialized_end=883
+  _globals['_INFERBATCHRESPONSE']._serialized_start=886
+  _globals['_INFERBATCHRESPONSE']._serialized_end=1156
+  _globals['_BATCHPROGRESS']._serialized_start=1158
+  _globals['_BATCHPROGRESS']._serialized_end=1187
+  _globals['_BATCHANSWER']._serialized_start=1189
+  _globals['_BATCHANSWER']._serialized_end=1233
+  _globals['_UNKNOWNKEY']._serialized_start=1235
+  _globals['_UNKNOWNKEY']._serialized_end=1267
+  _globals['_EVALUATEPLAINTEXTREQUEST']._serialized_start=1269
+  _globals['_EVALUATEPLAINTEXTREQUEST']._serialized_end=1324
+  _globals['_EVALUATEPLAINTEXTRESPONSE']._serialized_start=1326
+  _globals['_EVALUATEPLAINTEXTRESPONSE']._serialized_end=1369
+  _globals['_INFERENCESERVICE']._serialized_start=1372
+  _globals['_INFERENCESERVICE']._serialized_end=1661
 # @@protoc_insertion_point(module_scope)

@@ -223,6 +223,178 @@ class ServerTimes(_message.Message):
 Global___ServerTimes: _TypeAlias = ServerTimes  # noqa: Y015
 
 @_typing.final
+class InferBatchRequest(_message.Message):
+    """The header comes first and alone, ciphertexts follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CIPHERTEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___BatchHeader:
+        """Of the first message."""
+
+    @_builtins.property
+    def ciphertexts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Of every other message, some features in order: packed residues of c0, then the 64-byte seed of c1."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___BatchHeader | None = ...,
+        ciphertexts: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertexts", b"ciphertexts", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InferBatchRequest: _TypeAlias = InferBatchRequest  # noqa: Y015
+
+@_typing.final
+class BatchHeader(_message.Message):
+    """What a batch is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    PLAN_DIGEST_FIELD_NUMBER: _builtins.int
+    KEY_DIGEST_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    model_digest: _builtins.bytes
+    """The digest the client pinned."""
+    plan_digest: _builtins.bytes
+    """The plan that packed the batch."""
+    key_digest: _builtins.bytes
+    """The public key to blind answers under; empty when the plan takes none."""
+    request_id: _builtins.bytes
+    """Chosen by the client, unique; bound to every response."""
+    records: _builtins.int
+    """Records in the batch, as the client says; answers are made for all places."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_digest: _builtins.bytes = ...,
+        plan_digest: _builtins.bytes = ...,
+        key_digest: _builtins.bytes = ...,
+        request_id: _builtins.bytes = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_digest", b"key_digest", "model", b"model", "model_digest", b"model_digest", "plan_digest", b"plan_digest", "records", b"records", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchHeader: _TypeAlias = BatchHeader  # noqa: Y015
+
+@_typing.final
+class InferBatchResponse(_message.Message):
+    """How far the batch is, its answers one after the other, its times in the end; or what the client has to mend first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_KEY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.bytes
+    """The request's id."""
+    model_digest: _builtins.bytes
+    """Digest of the model that is evaluated."""
+    @_builtins.property
+    def progress(self) -> Global___BatchProgress:
+        """Features are taken in or summed up."""
+
+    @_builtins.property
+    def answer(self) -> Global___BatchAnswer:
+        """The next logit's answer."""
+
+    @_builtins.property
+    def times(self) -> Global___ServerTimes:
+        """All answers were sent; the last message."""
+
+    @_builtins.property
+    def unknown_key(self) -> Global___UnknownKey:
+        """The key is not held: upload it and send the batch again. The only message."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.bytes = ...,
+        model_digest: _builtins.bytes = ...,
+        progress: Global___BatchProgress | None = ...,
+        answer: Global___BatchAnswer | None = ...,
+        times: Global___ServerTimes | None = ...,
+        unknown_key: Global___UnknownKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "event", b"event", "progress", b"progress", "times", b"times", "unknown_key", b"unknown_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "event", b"event", "model_digest", b"model_digest", "progress", b"progress", "request_id", b"request_id", "times", b"times", "unknown_key", b"unknown_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "answer", "times", "unknown_key"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___InferBatchResponse: _TypeAlias = InferBatchResponse  # noqa: Y015
+
+@_typing.final
+class BatchProgress(_message.Message):
+    """How far a batch is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    done: _builtins.float
+    """From 0 to 1, by time, about."""
+    def __init__(
+        self,
+        *,
+        done: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchProgress: _TypeAlias = BatchProgress  # noqa: Y015
+
+@_typing.final
+class BatchAnswer(_message.Message):
+    """One logit of all records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    product: _builtins.bytes
+    """Packed coefficients of c0 and c1."""
+    done: _builtins.float
+    """How far the batch is then, from 0 to 1."""
+    def __init__(
+        self,
+        *,
+        product: _builtins.bytes = ...,
+        done: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "product", b"product"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAnswer: _TypeAlias = BatchAnswer  # noqa: Y015
+
+@_typing.final
 class UnknownKey(_message.Message):
     """The key is not held."""
 

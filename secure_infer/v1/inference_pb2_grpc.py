@@ -40,6 +40,11 @@ class InferenceServiceStub:
                 request_serializer=secure__infer_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
                 response_deserializer=secure__infer_dot_v1_dot_inference__pb2.InferResponse.FromString,
                 _registered_method=True)
+        self.InferBatch = channel.stream_stream(
+                '/secure_infer.v1.InferenceService/InferBatch',
+                request_serializer=secure__infer_dot_v1_dot_inference__pb2.InferBatchRequest.SerializeToString,
+                response_deserializer=secure__infer_dot_v1_dot_inference__pb2.InferBatchResponse.FromString,
+                _registered_method=True)
         self.EvaluatePlaintext = channel.unary_unary(
                 '/secure_infer.v1.InferenceService/EvaluatePlaintext',
                 request_serializer=secure__infer_dot_v1_dot_inference__pb2.EvaluatePlaintextRequest.SerializeToString,
@@ -53,6 +58,13 @@ class InferenceServiceServicer:
 
     def Infer(self, request, context):
         """Evaluates encrypted queries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InferBatch(self, request_iterator, context):
+        """Evaluates one encrypted batch: a header, then one ciphertext a feature, in order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +84,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Infer,
                     request_deserializer=secure__infer_dot_v1_dot_inference__pb2.InferRequest.FromString,
                     response_serializer=secure__infer_dot_v1_dot_inference__pb2.InferResponse.SerializeToString,
+            ),
+            'InferBatch': grpc.stream_stream_rpc_method_handler(
+                    servicer.InferBatch,
+                    request_deserializer=secure__infer_dot_v1_dot_inference__pb2.InferBatchRequest.FromString,
+                    response_serializer=secure__infer_dot_v1_dot_inference__pb2.InferBatchResponse.SerializeToString,
             ),
             'EvaluatePlaintext': grpc.unary_unary_rpc_method_handler(
                     servicer.EvaluatePlaintext,
@@ -107,6 +124,33 @@ class InferenceService:
             '/secure_infer.v1.InferenceService/Infer',
             secure__infer_dot_v1_dot_inference__pb2.InferRequest.SerializeToString,
             secure__infer_dot_v1_dot_inference__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InferBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/secure_infer.v1.InferenceService/InferBatch',
+            secure__infer_dot_v1_dot_inference__pb2.InferBatchRequest.SerializeToString,
+            secure__infer_dot_v1_dot_inference__pb2.InferBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
     """Evaluates encrypted queries."""
+    InferBatch: _grpc.StreamStreamMultiCallable[_inference_pb2.InferBatchRequest, _inference_pb2.InferBatchResponse]
+    """Evaluates one encrypted batch: a header, then one ciphertext a feature, in order."""
     EvaluatePlaintext: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EvaluatePlaintextRequest, _inference_pb2.EvaluatePlaintextResponse]
     """Evaluates plaintext rows, as a baseline to measure against; off unless the operator switched it on."""
 
@@ -45,6 +47,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
     """Evaluates encrypted queries."""
+    InferBatch: _aio.StreamStreamMultiCallable[_inference_pb2.InferBatchRequest, _inference_pb2.InferBatchResponse]  # type: ignore[assignment]
+    """Evaluates one encrypted batch: a header, then one ciphertext a feature, in order."""
     EvaluatePlaintext: _aio.UnaryUnaryMultiCallable[_inference_pb2.EvaluatePlaintextRequest, _inference_pb2.EvaluatePlaintextResponse]  # type: ignore[assignment]
     """Evaluates plaintext rows, as a baseline to measure against; off unless the operator switched it on."""
 
@@ -58,6 +62,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.InferResponse, _abc.Awaitable[_inference_pb2.InferResponse]]:
         """Evaluates encrypted queries."""
+
+    @_abc_1.abstractmethod
+    def InferBatch(
+        self,
+        request_iterator: _MaybeAsyncIterator[_inference_pb2.InferBatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.InferBatchResponse], _abc.AsyncIterator[_inference_pb2.InferBatchResponse]]:
+        """Evaluates one encrypted batch: a header, then one ciphertext a feature, in order."""
 
     @_abc_1.abstractmethod
     def EvaluatePlaintext(

@@ -93,28 +93,32 @@ class GetModelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
-    PLANS_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
     NO_PLAN_REASON_FIELD_NUMBER: _builtins.int
+    UNIT_COSTS_FIELD_NUMBER: _builtins.int
     no_plan_reason: _builtins.str
     """Why plans is empty, in one sentence."""
+    unit_costs: _builtins.str
+    """Seconds of each operation on the server, as JSON: what its estimates come from."""
     @_builtins.property
     def model(self) -> Global___ModelSpec:
         """The model."""
 
     @_builtins.property
-    def plans(self) -> _containers.RepeatedCompositeFieldContainer[_plans_pb2.CoefficientPlan]:
-        """Plans the operator allows, cheapest first. Empty when no plan can evaluate the model under encryption."""
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[_plans_pb2.Offer]:
+        """Plans the operator allows, quickest first. Empty when no plan can evaluate the model under encryption."""
 
     def __init__(
         self,
         *,
         model: Global___ModelSpec | None = ...,
-        plans: _abc.Iterable[_plans_pb2.CoefficientPlan] | None = ...,
+        offers: _abc.Iterable[_plans_pb2.Offer] | None = ...,
         no_plan_reason: _builtins.str = ...,
+        unit_costs: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "no_plan_reason", b"no_plan_reason", "plans", b"plans"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "no_plan_reason", b"no_plan_reason", "offers", b"offers", "unit_costs", b"unit_costs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +142,7 @@ class ModelSpec(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     ABSTAIN_BELOW_FIELD_NUMBER: _builtins.int
+    PUBLIC_LAYERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: the artifact file's stem."""
     digest: _builtins.bytes
@@ -168,6 +173,10 @@ class ModelSpec(_message.Message):
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds of the layers, in order."""
 
+    @_builtins.property
+    def public_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublicLayer]:
+        """Leading layers that the client evaluates in the clear, before it encrypts; none in most models."""
+
     def __init__(
         self,
         *,
@@ -183,10 +192,11 @@ class ModelSpec(_message.Message):
         layers: _abc.Iterable[_builtins.str] | None = ...,
         task: _builtins.str = ...,
         abstain_below: _builtins.float | None = ...,
+        public_layers: _abc.Iterable[Global___PublicLayer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_input_norm", b"_input_norm", "abstain_below", b"abstain_below", "input_norm", b"input_norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_input_norm", b"_input_norm", "abstain_below", b"abstain_below", "digest", b"digest", "embedder", b"embedder", "features", b"features", "input_bound", b"input_bound", "input_norm", b"input_norm", "labels", b"labels", "layers", b"layers", "name", b"name", "outputs", b"outputs", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_input_norm", b"_input_norm", "abstain_below", b"abstain_below", "digest", b"digest", "embedder", b"embedder", "features", b"features", "input_bound", b"input_bound", "input_norm", b"input_norm", "labels", b"labels", "layers", b"layers", "name", b"name", "outputs", b"outputs", "public_layers", b"public_layers", "task", b"task", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__abstain_below: _TypeAlias = _typing.Literal["abstain_below"]  # noqa: Y015
     _WhichOneofArgType__abstain_below: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below"]  # noqa: Y015
@@ -198,3 +208,63 @@ class ModelSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__input_norm) -> _WhichOneofReturnType__input_norm | None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+
+@_typing.final
+class PublicLayer(_message.Message):
+    """A layer that everyone may see."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Its kind."""
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
+        """Its parameters."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        parameters: _abc.Iterable[Global___Tensor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublicLayer: _TypeAlias = PublicLayer  # noqa: Y015
+
+@_typing.final
+class Tensor(_message.Message):
+    """Numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which parameter."""
+    values: _builtins.bytes
+    """Little-endian float64, the last axis fastest."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lengths of its axes."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "shape", b"shape", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tensor: _TypeAlias = Tensor  # noqa: Y015

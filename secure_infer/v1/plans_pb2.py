@@ -24,17 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsecure_infer/v1/plans.proto\x12\x0fsecure_infer.v1\"_\n\nParameters\x12\x0e\n\x06\x64\x65gree\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x61ta_primes\x18\x02 \x03(\x04\x12\x1a\n\rspecial_prime\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_special_prime\"\xeb\x02\n\x0f\x43oefficientPlan\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12/\n\nparameters\x18\x02 \x01(\x0b\x32\x1b.secure_infer.v1.Parameters\x12)\n\x07privacy\x18\x03 \x01(\x0e\x32\x18.secure_infer.v1.Privacy\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x01(\r\x12\x0f\n\x07outputs\x18\x05 \x01(\r\x12\x1b\n\x13\x61nswers_per_product\x18\x06 \x01(\r\x12\x13\n\x0binput_scale\x18\x07 \x01(\x04\x12\x14\n\x0cweight_scale\x18\x08 \x01(\x04\x12\x14\n\x0c\x61nswer_range\x18\t \x01(\x01\x12\r\n\x05\x66lood\x18\n \x01(\x01\x12\x15\n\rsmudging_bits\x18\x0b \x01(\r\x12\x13\n\x0b\x65rror_bound\x18\x0c \x01(\x01\x12\x1b\n\x13\x66\x61ilure_probability\x18\r \x01(\x01\x12\x13\n\x0b\x61nswer_bits\x18\x0e \x01(\r*W\n\x07Privacy\x12\x17\n\x13PRIVACY_UNSPECIFIED\x10\x00\x12\x19\n\x15PRIVACY_INPUT_PRIVATE\x10\x01\x12\x18\n\x14PRIVACY_BOTH_PRIVATE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsecure_infer/v1/plans.proto\x12\x0fsecure_infer.v1\"_\n\nParameters\x12\x0e\n\x06\x64\x65gree\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x61ta_primes\x18\x02 \x03(\x04\x12\x1a\n\rspecial_prime\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_special_prime\"\xcd\x03\n\x04Plan\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12/\n\nparameters\x18\x02 \x01(\x0b\x32\x1b.secure_infer.v1.Parameters\x12)\n\x07privacy\x18\x03 \x01(\x0e\x32\x18.secure_infer.v1.Privacy\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x01(\r\x12\x0f\n\x07outputs\x18\x05 \x01(\r\x12\x13\n\x0binput_scale\x18\x06 \x01(\x04\x12\x14\n\x0c\x61nswer_range\x18\x07 \x01(\x01\x12\r\n\x05\x66lood\x18\x08 \x01(\x01\x12\x15\n\rsmudging_bits\x18\t \x01(\r\x12\x13\n\x0b\x65rror_bound\x18\n \x01(\x01\x12\x1b\n\x13\x66\x61ilure_probability\x18\x0b \x01(\x01\x12\x13\n\x0b\x61nswer_bits\x18\x0c \x01(\r\x12\x39\n\x0b\x63oefficient\x18\r \x01(\x0b\x32\".secure_infer.v1.CoefficientLayoutH\x00\x12,\n\x05slots\x18\x0e \x01(\x0b\x32\x1b.secure_infer.v1.SlotLayoutH\x00\x12-\n\x05\x62\x61tch\x18\x0f \x01(\x0b\x32\x1c.secure_infer.v1.BatchLayoutH\x00\x42\x06\n\x04kind\"g\n\x11\x43oefficientLayout\x12\x1b\n\x13\x61nswers_per_product\x18\x01 \x01(\r\x12\x14\n\x0cweight_scale\x18\x02 \x01(\x04\x12\x0c\n\x04lift\x18\x03 \x01(\r\x12\x11\n\tlift_norm\x18\x04 \x01(\x01\"\xb1\x01\n\nSlotLayout\x12\x1b\n\x13\x61nswers_per_product\x18\x01 \x01(\r\x12\x0e\n\x06inputs\x18\x02 \x01(\r\x12\x0e\n\x06period\x18\x03 \x01(\r\x12\r\n\x05parts\x18\x04 \x01(\r\x12\x0e\n\x06shifts\x18\x05 \x01(\r\x12\x0c\n\x04unit\x18\x06 \x01(\x01\x12$\n\x05moves\x18\x07 \x03(\x0b\x32\x15.secure_infer.v1.Move\x12\x13\n\x0bproducts_at\x18\x08 \x01(\r\"&\n\x04Move\x12\x0f\n\x07\x65lement\x18\x01 \x01(\r\x12\r\n\x05level\x18\x02 \x01(\r\"X\n\x0b\x42\x61tchLayout\x12,\n\x06places\x18\x01 \x01(\x0e\x32\x1c.secure_infer.v1.BatchPlaces\x12\r\n\x05level\x18\x02 \x01(\r\x12\x0c\n\x04unit\x18\x03 \x01(\x01\"D\n\x05Offer\x12#\n\x04plan\x18\x01 \x01(\x0b\x32\x15.secure_infer.v1.Plan\x12\x16\n\x0eserver_seconds\x18\x02 \x01(\x01*W\n\x07Privacy\x12\x17\n\x13PRIVACY_UNSPECIFIED\x10\x00\x12\x19\n\x15PRIVACY_INPUT_PRIVATE\x10\x01\x12\x18\n\x14PRIVACY_BOTH_PRIVATE\x10\x02*b\n\x0b\x42\x61tchPlaces\x12\x1c\n\x18\x42\x41TCH_PLACES_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42\x41TCH_PLACES_COEFFICIENTS\x10\x01\x12\x16\n\x12\x42\x41TCH_PLACES_SLOTS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'secure_infer.v1.plans_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIVACY']._serialized_start=511
-  _globals['_PRIVACY']._serialized_end=598
+  _globals['_PRIVACY']._serialized_start=1094
+  _globals['_PRIVACY']._serialized_end=1181
+  _globals['_BATCHPLACES']._serialized_start=1183
+  _globals['_BATCHPLACES']._serialized_end=1281
   _globals['_PARAMETERS']._serialized_start=48
   _globals['_PARAMETERS']._serialized_end=143
-  _globals['_COEFFICIENTPLAN']._serialized_start=146
-  _globals['_COEFFICIENTPLAN']._serialized_end=509
+  _globals['_PLAN']._serialized_start=146
+  _globals['_PLAN']._serialized_end=607
+  _globals['_COEFFICIENTLAYOUT']._serialized_start=609
+  _globals['_COEFFICIENTLAYOUT']._serialized_end=712
+  _globals['_SLOTLAYOUT']._serialized_start=715
+  _globals['_SLOTLAYOUT']._serialized_end=892
+  _globals['_MOVE']._serialized_start=894
+  _globals['_MOVE']._serialized_end=932
+  _globals['_BATCHLAYOUT']._serialized_start=934
+  _globals['_BATCHLAYOUT']._serialized_end=1022
+  _globals['_OFFER']._serialized_start=1024
+  _globals['_OFFER']._serialized_end=1092
 # @@protoc_insertion_point(module_scope)

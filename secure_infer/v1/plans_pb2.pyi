@@ -43,6 +43,30 @@ PRIVACY_BOTH_PRIVATE: Privacy.ValueType  # 2
 """Besides, answers are blinded and flooded."""
 Global___Privacy: _TypeAlias = Privacy  # noqa: Y015
 
+class _BatchPlaces:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BatchPlacesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchPlaces.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BATCH_PLACES_UNSPECIFIED: _BatchPlaces.ValueType  # 0
+    """Not set."""
+    BATCH_PLACES_COEFFICIENTS: _BatchPlaces.ValueType  # 1
+    """Record r is coefficient r: affine heads."""
+    BATCH_PLACES_SLOTS: _BatchPlaces.ValueType  # 2
+    """Records r and r + N/2 are both parts of slot r: hidden layers."""
+
+class BatchPlaces(_BatchPlaces, metaclass=_BatchPlacesEnumTypeWrapper):
+    """Where a batch's records are."""
+
+BATCH_PLACES_UNSPECIFIED: BatchPlaces.ValueType  # 0
+"""Not set."""
+BATCH_PLACES_COEFFICIENTS: BatchPlaces.ValueType  # 1
+"""Record r is coefficient r: affine heads."""
+BATCH_PLACES_SLOTS: BatchPlaces.ValueType  # 2
+"""Records r and r + N/2 are both parts of slot r: hidden layers."""
+Global___BatchPlaces: _TypeAlias = BatchPlaces  # noqa: Y015
+
 @_typing.final
 class Parameters(_message.Message):
     """A CKKS ring."""
@@ -78,8 +102,8 @@ class Parameters(_message.Message):
 Global___Parameters: _TypeAlias = Parameters  # noqa: Y015
 
 @_typing.final
-class CoefficientPlan(_message.Message):
-    """A linear head by one product: features in coefficients, reversed weight rows, logits at known coefficients."""
+class Plan(_message.Message):
+    """The public recipe of one encrypted evaluation; the same on both sides."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -88,29 +112,26 @@ class CoefficientPlan(_message.Message):
     PRIVACY_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
-    ANSWERS_PER_PRODUCT_FIELD_NUMBER: _builtins.int
     INPUT_SCALE_FIELD_NUMBER: _builtins.int
-    WEIGHT_SCALE_FIELD_NUMBER: _builtins.int
     ANSWER_RANGE_FIELD_NUMBER: _builtins.int
     FLOOD_FIELD_NUMBER: _builtins.int
     SMUDGING_BITS_FIELD_NUMBER: _builtins.int
     ERROR_BOUND_FIELD_NUMBER: _builtins.int
     FAILURE_PROBABILITY_FIELD_NUMBER: _builtins.int
     ANSWER_BITS_FIELD_NUMBER: _builtins.int
+    COEFFICIENT_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 of every field; both sides compute it."""
     privacy: Global___Privacy.ValueType
     """The level."""
     features: _builtins.int
-    """Width of the input."""
+    """Width of what is encrypted."""
     outputs: _builtins.int
     """Number of logits."""
-    answers_per_product: _builtins.int
-    """Rows of the head in one product."""
     input_scale: _builtins.int
     """Features travel as integers: feature times this."""
-    weight_scale: _builtins.int
-    """Weights are integers: weight times this."""
     answer_range: _builtins.float
     """No logit exceeds it; a power of two."""
     flood: _builtins.float
@@ -127,6 +148,18 @@ class CoefficientPlan(_message.Message):
     def parameters(self) -> Global___Parameters:
         """The ring."""
 
+    @_builtins.property
+    def coefficient(self) -> Global___CoefficientLayout:
+        """An affine head."""
+
+    @_builtins.property
+    def slots(self) -> Global___SlotLayout:
+        """A head with hidden layers."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchLayout:
+        """Many records at once."""
+
     def __init__(
         self,
         *,
@@ -135,20 +168,193 @@ class CoefficientPlan(_message.Message):
         privacy: Global___Privacy.ValueType = ...,
         features: _builtins.int = ...,
         outputs: _builtins.int = ...,
-        answers_per_product: _builtins.int = ...,
         input_scale: _builtins.int = ...,
-        weight_scale: _builtins.int = ...,
         answer_range: _builtins.float = ...,
         flood: _builtins.float = ...,
         smudging_bits: _builtins.int = ...,
         error_bound: _builtins.float = ...,
         failure_probability: _builtins.float = ...,
         answer_bits: _builtins.int = ...,
+        coefficient: Global___CoefficientLayout | None = ...,
+        slots: Global___SlotLayout | None = ...,
+        batch: Global___BatchLayout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "coefficient", b"coefficient", "kind", b"kind", "parameters", b"parameters", "slots", b"slots"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bits", b"answer_bits", "answer_range", b"answer_range", "answers_per_product", b"answers_per_product", "digest", b"digest", "error_bound", b"error_bound", "failure_probability", b"failure_probability", "features", b"features", "flood", b"flood", "input_scale", b"input_scale", "outputs", b"outputs", "parameters", b"parameters", "privacy", b"privacy", "smudging_bits", b"smudging_bits", "weight_scale", b"weight_scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bits", b"answer_bits", "answer_range", b"answer_range", "batch", b"batch", "coefficient", b"coefficient", "digest", b"digest", "error_bound", b"error_bound", "failure_probability", b"failure_probability", "features", b"features", "flood", b"flood", "input_scale", b"input_scale", "kind", b"kind", "outputs", b"outputs", "parameters", b"parameters", "privacy", b"privacy", "slots", b"slots", "smudging_bits", b"smudging_bits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["coefficient", "slots", "batch"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class CoefficientLayout(_message.Message):
+    """An affine head by one product: features in coefficients, reversed weight rows, logits at known coefficients."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_PER_PRODUCT_FIELD_NUMBER: _builtins.int
+    WEIGHT_SCALE_FIELD_NUMBER: _builtins.int
+    LIFT_FIELD_NUMBER: _builtins.int
+    LIFT_NORM_FIELD_NUMBER: _builtins.int
+    answers_per_product: _builtins.int
+    """Rows of the head in one product."""
+    weight_scale: _builtins.int
+    """Weights are integers: weight times this."""
+    lift: _builtins.int
+    """Degree of the monomials of features that travel; 1: the features themselves."""
+    lift_norm: _builtins.float
+    """The norm that features are divided by before monomials are formed."""
+    def __init__(
+        self,
+        *,
+        answers_per_product: _builtins.int = ...,
+        weight_scale: _builtins.int = ...,
+        lift: _builtins.int = ...,
+        lift_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_per_product", b"answers_per_product", "lift", b"lift", "lift_norm", b"lift_norm", "weight_scale", b"weight_scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CoefficientPlan: _TypeAlias = CoefficientPlan  # noqa: Y015
+Global___CoefficientLayout: _TypeAlias = CoefficientLayout  # noqa: Y015
+
+@_typing.final
+class SlotLayout(_message.Message):
+    """Hidden layers by rotated sums of products, features in slots, logits at known coefficients."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_PER_PRODUCT_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    SHIFTS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    PRODUCTS_AT_FIELD_NUMBER: _builtins.int
+    answers_per_product: _builtins.int
+    """Rows of the head in one product."""
+    inputs: _builtins.int
+    """Ciphertexts of a query."""
+    period: _builtins.int
+    """Slots of the first hidden layer."""
+    parts: _builtins.int
+    """Blocks of the period that share the columns."""
+    shifts: _builtins.int
+    """Rotations of the input."""
+    unit: _builtins.float
+    """Value of a logit of one in the answer."""
+    products_at: _builtins.int
+    """Highest level at which a product is relinearised."""
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Move]:
+        """The keys that the server needs."""
+
+    def __init__(
+        self,
+        *,
+        answers_per_product: _builtins.int = ...,
+        inputs: _builtins.int = ...,
+        period: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        shifts: _builtins.int = ...,
+        unit: _builtins.float = ...,
+        moves: _abc.Iterable[Global___Move] | None = ...,
+        products_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_per_product", b"answers_per_product", "inputs", b"inputs", "moves", b"moves", "parts", b"parts", "period", b"period", "products_at", b"products_at", "shifts", b"shifts", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotLayout: _TypeAlias = SlotLayout  # noqa: Y015
+
+@_typing.final
+class Move(_message.Message):
+    """A Galois key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ELEMENT_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    element: _builtins.int
+    """The automorphism X -> X^element."""
+    level: _builtins.int
+    """Data primes left, at most, where it is applied."""
+    def __init__(
+        self,
+        *,
+        element: _builtins.int = ...,
+        level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["element", b"element", "level", b"level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Move: _TypeAlias = Move  # noqa: Y015
+
+@_typing.final
+class BatchLayout(_message.Message):
+    """N records a batch, one ciphertext a feature, one answer a logit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    places: Global___BatchPlaces.ValueType
+    """Where records are."""
+    level: _builtins.int
+    """Data primes left where answers are blinded."""
+    unit: _builtins.float
+    """Value of a logit of one in the answer."""
+    def __init__(
+        self,
+        *,
+        places: Global___BatchPlaces.ValueType = ...,
+        level: _builtins.int = ...,
+        unit: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "places", b"places", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchLayout: _TypeAlias = BatchLayout  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """A plan with what the server says it takes there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    SERVER_SECONDS_FIELD_NUMBER: _builtins.int
+    server_seconds: _builtins.float
+    """Seconds of the server for one query or one batch, estimated from its own measurements."""
+    @_builtins.property
+    def plan(self) -> Global___Plan:
+        """The plan."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+        server_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "server_seconds", b"server_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015

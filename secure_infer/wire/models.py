@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from secure_infer.errors import InvalidHead, PlanRefused
-from secure_infer.heads import InputContract, ModelSpec, Task
+from secure_infer.heads import InputContract, Layer, ModelSpec, Task
+from secure_infer.heads.layers import layer_from
+from secure_infer.heads.split import contract_after
 from secure_infer.v1 import models_pb2
 
 
@@ -23,7 +27,28 @@ def to_proto(spec: ModelSpec) -> models_pb2.ModelSpec:
         layers=spec.layers,
         task=spec.task,
         abstain_below=spec.abstain_below,
+        public_layers=[_layer_to_proto(layer) for layer in spec.public_layers],
     )
+
+
+def _layer_to_proto(layer: Layer) -> models_pb2.PublicLayer:
+    return models_pb2.PublicLayer(
+        kind=layer.kind,
+        parameters=[
+            models_pb2.Tensor(name=name, shape=array.shape, values=array.astype("<f8").tobytes())
+            for name, array in layer.arrays().items()
+        ],
+    )
+
+
+def _layer_from_proto(message: models_pb2.PublicLayer) -> Layer:
+    """The layer; raises InvalidHead when its numbers do not make one."""
+    arrays = {}
+    for tensor in message.parameters:
+        if len(tensor.values) != 8 * math.prod(tensor.shape):
+            raise InvalidHead(f"public layer: {len(tensor.values)} bytes for shape {tuple(tensor.shape)}")
+        arrays[tensor.name] = np.frombuffer(tensor.values, "<f8").reshape(tuple(tensor.shape))
+    return layer_from(message.kind, arrays)
 
 
 def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
@@ -45,6 +70,11 @@ def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
         contract = InputContract(
             message.features, message.input_bound, message.input_norm if message.HasField("input_norm") else None
         )
+        public_layers = tuple(_layer_from_proto(layer) for layer in message.public_layers)
+        width = message.features
+        for layer in public_layers:
+            width = layer.width_out(width)
+        contract_after(public_layers, contract)
     except InvalidHead as problem:
         raise PlanRefused(f"model {message.name!r}: {problem.message}") from None
     return ModelSpec(
@@ -58,4 +88,5 @@ def from_proto(message: models_pb2.ModelSpec) -> ModelSpec:
         temperature=tuple(message.temperature),
         layers=tuple(message.layers),
         abstain_below=message.abstain_below if message.HasField("abstain_below") else None,
+        public_layers=public_layers,
     )

@@ -10,8 +10,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from secure_infer import pem
+from secure_infer.ckks.plan import MAX_ANSWER_BYTES
 from secure_infer.errors import SettingsError
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer_server.batches import Batches
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane
 from secure_infer_server.keystore import KeyStore
@@ -37,22 +39,26 @@ class App:
         self.settings = settings
         self.registry = Registry.load(settings)
         self.blinds = BlindPool(settings.blind_bytes, settings.blinds_per_key)
-        dataplane = Dataplane(self.registry, KeyStore(settings.key_bytes), self.blinds)
-        plans = [e.plan for name in self.registry.names() for e in self.registry.get(name).evaluators.values()]
+        keys = KeyStore(settings.key_bytes)
+        dataplane = Dataplane(self.registry, keys, self.blinds)
+        batches = Batches(self.registry, keys, settings.batches, settings.batch_bytes)
+        models = [self.registry.get(name) for name in self.registry.names()]
+        plans = [offered.plan for model in models for offered in model.offered.values()]
         largest = max((max(p.query_bytes, p.answer_bytes) * p.queries_per_call for p in plans), default=0)
-        limit = max(largest, 2 << 20) + _SLACK
+        feature = max((b.plan.ciphertext_bytes for model in models for b in model.batches.values()), default=0)
+        limit = max(largest, 2 << 20, feature) + _SLACK
         self.server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="rpc"),
             maximum_concurrent_rpcs=CONCURRENT_CALLS,
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
                 ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
+                ("grpc.max_send_message_length", max(limit, MAX_ANSWER_BYTES)),
             ],
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(dataplane), self.server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(dataplane), self.server)
-        inference = InferenceServicer(dataplane, plaintext_baseline=settings.plaintext_baseline)
+        inference = InferenceServicer(dataplane, batches, plaintext_baseline=settings.plaintext_baseline)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self.server)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)

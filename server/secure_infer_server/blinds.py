@@ -20,7 +20,8 @@ import numpy as np
 
 from secure_infer.ckks import seal
 from secure_infer.ckks.blinding import Blinder
-from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.ckks.keymaterial import Half
+from secure_infer.ckks.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,9 @@ _TURN = 4  # blinds made for one key before another's
 _LEAST = 4  # blinds a key keeps when many are in use
 
 
-def blind_bytes(plan: CoefficientPlan) -> int:
+def blind_bytes(plan: Plan) -> int:
     """Memory of one blind."""
-    return 16 * plan.parameters.degree * len(plan.parameters.data_primes)
+    return 16 * plan.parameters.degree * plan.blind_level
 
 
 def _prepare(connection: Connection) -> None:
@@ -40,11 +41,11 @@ def _prepare(connection: Connection) -> None:
     blinders: OrderedDict[bytes, Blinder] = OrderedDict()
     while True:
         try:
-            plan, tag, key, count = connection.recv()
+            plan, tag, public, count = connection.recv()
         except (EOFError, OSError):
             return
         if tag not in blinders:
-            blinders[tag] = Blinder(plan, key)
+            blinders[tag] = Blinder(plan, public)
             if len(blinders) > 256:
                 blinders.popitem(last=False)
         for _ in range(count):
@@ -57,8 +58,8 @@ def _prepare(connection: Connection) -> None:
 @dataclass
 class _Stock:
     tag: bytes
-    plan: CoefficientPlan
-    key: bytes
+    plan: Plan
+    public: Half
     capacity: int
     ready: deque[Any] = field(default_factory=deque)
     pending: int = 0
@@ -68,7 +69,7 @@ class _Stock:
     @property
     def least(self) -> int:
         """Bytes of what a stock needs to be worth having: the key, an encryptor for it, a few blinds."""
-        return 4 * len(self.key) + _LEAST * blind_bytes(self.plan)
+        return 4 * self.public[0].nbytes + _LEAST * blind_bytes(self.plan)
 
 
 class _Maker:
@@ -117,7 +118,7 @@ class _Maker:
                 if count > _TURN:
                     self._wanted[tag] = (stock, count - _TURN)
             try:
-                self._connection.send((stock.plan, tag, stock.key, min(count, _TURN)))
+                self._connection.send((stock.plan, tag, stock.public, min(count, _TURN)))
             except OSError:
                 return
 
@@ -172,19 +173,26 @@ class BlindPool:
         if self._maker is not None:
             self._maker.close()
 
-    def taker(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> BlindTaker:
+    def taker(self, plan: Plan, digest: bytes, public: Half) -> BlindTaker:
         """Where one request takes its blinds from."""
-        return BlindTaker(self, self._stock(plan, digest, key))
+        return BlindTaker(self, self._stock(plan, digest, public))
 
-    def warm(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> None:
+    def warm(self, plan: Plan, digest: bytes, public: Half) -> None:
         """Begin to prepare blinds for a key that was just uploaded."""
-        self.refill(self._stock(plan, digest, key))
+        self.refill(self._stock(plan, digest, public))
 
-    def level(self, plan: CoefficientPlan, digest: bytes) -> int:
+    def level(self, plan: Plan, digest: bytes) -> int:
         """Blinds ready for that plan and key."""
         with self._lock:
             stock = self._stocks.get(bytes.fromhex(plan.digest) + digest)
             return len(stock.ready) if stock else 0
+
+    def nudge(self, plan: Plan, digest: bytes) -> None:
+        """Have a stock that is less than half full filled again."""
+        with self._lock:
+            stock = self._stocks.get(bytes.fromhex(plan.digest) + digest)
+        if stock is not None:
+            self.refill(stock)
 
     def take(self, stock: _Stock) -> seal.Ciphertext | None:
         """A blind that nobody gets again, or None when none is ready."""
@@ -206,7 +214,7 @@ class BlindPool:
         """Blinds that one stock may hold: fewer when many keys are in use."""
         return min(stock.capacity, max(_LEAST, self._capacity // (len(self._stocks) or 1) // blind_bytes(stock.plan)))
 
-    def _stock(self, plan: CoefficientPlan, digest: bytes, key: bytes) -> _Stock:
+    def _stock(self, plan: Plan, digest: bytes, public: Half) -> _Stock:
         tag = bytes.fromhex(plan.digest) + digest
         with self._lock:
             stock = self._stocks.get(tag)
@@ -214,7 +222,7 @@ class BlindPool:
                 self._stocks.move_to_end(tag)
                 return stock
             capacity = max(self._per_key, 2 * plan.products) if self._per_key else 0
-            stock = _Stock(tag, plan, key, capacity)
+            stock = _Stock(tag, plan, public, capacity)
             if not capacity or stock.least > self._capacity:
                 stock.dropped = True  # nothing is prepared for it: it serves this request and is forgotten
                 return stock
@@ -235,8 +243,8 @@ class BlindPool:
             stock = self._stocks.get(message[:_TAG])
         if stock is None:
             return
-        degree, primes = stock.plan.parameters.degree, stock.plan.parameters.data_primes
-        residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(2, len(primes), degree)
+        shape = (2, stock.plan.blind_level, stock.plan.parameters.degree)
+        residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(shape)
         blind = seal.ring(stock.plan.parameters).load(residues)
         with self._lock:
             stock.pending = max(0, stock.pending - 1)
@@ -272,7 +280,7 @@ class BlindTaker:
             return blind
         started = clock()
         if self._stock.blinder is None:
-            self._stock.blinder = Blinder(self._stock.plan, self._stock.key)
+            self._stock.blinder = Blinder(self._stock.plan, self._stock.public)
         blind = self._stock.blinder.blind()
         self.inline += 1
         self.waited += clock() - started

@@ -13,19 +13,17 @@ from time import perf_counter
 
 import numpy as np
 
-from secure_infer.ckks import seal
-from secure_infer.ckks.blinding import parse_key
-from secure_infer.ckks.coefficient import LinearEvaluator
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks import keymaterial, seal
+from secure_infer.ckks.plan import Plan, Privacy
 from secure_infer.ckks.residues import unpack_residues
 from secure_infer.ckks.sealio import SEED_BYTES
-from secure_infer.errors import CallFailed, MalformedRequest, ModelChanged, PlanRefused, PrivacyRefused
+from secure_infer.errors import CallFailed, MalformedRequest, PrivacyRefused
 from secure_infer_server.blinds import BlindPool, BlindTaker
 from secure_infer_server.guard import refuse_secret_streams, refuse_ternary, refuse_ternary_query
-from secure_infer_server.keystore import KeyStore
-from secure_infer_server.registry import Registry, ServedModel
+from secure_infer_server.keystore import ClientKeys, KeyStore
+from secure_infer_server.registry import Offered, OfferedBatch, Registry, ServedModel
 
-MAX_UPLOAD = 16 << 20
+MIN_UPLOAD = 16 << 20  # bytes read before a wrong size is refused, so that a secret key sent by mistake is named
 
 
 @dataclass(frozen=True)
@@ -57,31 +55,40 @@ class Dataplane:
         self._keys = keys
         self._blinds = blinds
 
-    def offer(self, name: str, privacy: Privacy | None) -> tuple[ServedModel, list[CoefficientPlan]]:
+    def offer(self, name: str, privacy: Privacy | None) -> tuple[ServedModel, list[Offered | OfferedBatch]]:
         """The model and the plans a client may use; raises PrivacyRefused for less than the operator's level."""
         model = self.registry.get(name)
         least = model.policy.privacy
         if privacy is not None and privacy.rank < least.rank:
             raise PrivacyRefused(f"model {name!r}: the operator serves it {least}; {privacy} hides less and is refused")
-        return model, model.plans(privacy or least)
+        return model, [*model.offers(privacy or least), *model.batch_offers(privacy or least)]
+
+    def largest_upload(self, name: str, plan_digest: bytes) -> int:
+        """Bytes of key material that are read for a plan."""
+        return max(MIN_UPLOAD, self.registry.get(name).plan(plan_digest).key_bytes)
 
     def store_key(self, name: str, plan_digest: bytes, digest: bytes, key: bytes) -> bytes:
         """Check and keep a public key; returns its digest. Raises MalformedRequest or SecretKeyReceived."""
         model = self.registry.get(name)
-        plan = self._evaluator(model, plan_digest).plan
-        if plan.privacy is Privacy.INPUT_PRIVATE:
-            raise MalformedRequest("public key: an input-private plan takes none")
+        plan = model.plan(plan_digest)
+        if not plan.key_bytes:
+            raise MalformedRequest("public key: this plan takes none")
         if len(key) != plan.key_bytes:
             refuse_secret_streams(key)
-        c0, _ = parse_key(plan, key)
-        refuse_ternary(plan, c0)
+        material = keymaterial.parse(plan, key)
+        for c0, _ in material.halves:
+            refuse_ternary(plan, c0)
         found = hashlib.sha256(key).digest()
         if found != digest:
             raise MalformedRequest(
                 f"public key: announced SHA-256 {digest.hex()[:12]}…, its bytes have {found.hex()[:12]}…"
             )
-        self._keys.put(digest, key)
-        self._blinds.warm(plan, digest, key)
+        single = plan_digest in model.offered  # batches are compiled, and make their own blinds
+        if single:
+            model.offered[plan_digest].evaluator  # noqa: B018 (compiles the plan, before the first query waits for it)
+        self._keys.put(plan_digest, digest, ClientKeys.load(plan, material))
+        if single and material.public is not None:
+            self._blinds.warm(plan, digest, material.public)
         return found
 
     def infer(
@@ -99,22 +106,19 @@ class Dataplane:
         """
         started = perf_counter()
         model = self.registry.get(name)
-        if model_digest != model.digest:
-            raise ModelChanged(
-                f"model {name!r}: the client pinned {model_digest.hex()[:12]}…, served is {model.spec.digest[:12]}…"
-            )
-        evaluator = self._evaluator(model, plan_digest)
-        plan = evaluator.plan
+        model.require(model_digest)
+        offered = model.single(plan_digest)
+        plan = offered.plan
         if not 1 <= len(queries) <= plan.queries_per_call:
             raise MalformedRequest(f"queries: expected 1 to {plan.queries_per_call} in one call, got {len(queries)}")
         taker: BlindTaker | None = None
-        if plan.privacy is Privacy.BOTH_PRIVATE:
-            key = self._keys.get(key_digest)
-            if key is None:
+        keys: ClientKeys | None = None
+        if plan.key_bytes:
+            keys = self._keys.get(plan_digest, key_digest)
+            if keys is None:
                 return None
-            if len(key) != plan.key_bytes:
-                raise MalformedRequest("public key: it was made for other parameters than the plan's")
-            taker = self._blinds.taker(plan, key_digest, key)
+            if keys.public is not None:
+                taker = self._blinds.taker(plan, key_digest, keys.public)
         load = evaluate = 0.0
         answers = []
         for query in queries:
@@ -124,7 +128,7 @@ class Dataplane:
             ciphertexts = load_query(plan, query)
             loaded = perf_counter()
             blind = None if taker is None else (lambda: taker(perf_counter))
-            answers.append(evaluator.evaluate(ciphertexts, blind))
+            answers.append(offered.evaluator.evaluate(ciphertexts, blind, None if keys is None else keys.switching))
             load += loaded - before
             evaluate += perf_counter() - loaded
         if taker is not None:
@@ -148,29 +152,20 @@ class Dataplane:
         x = np.frombuffer(rows, "<f8").reshape(-1, model.head.features)
         return model.head.evaluate(model.head.contract.check(x)).astype("<f8").tobytes()
 
-    @staticmethod
-    def _evaluator(model: ServedModel, digest: bytes) -> LinearEvaluator:
-        evaluator = model.evaluators.get(digest)
-        if evaluator is None:
-            raise PlanRefused(
-                f"model {model.spec.name!r}: plan {digest.hex()[:12]}… is not offered "
-                f"(the operator's level is {model.policy.privacy}); ask for the model's plans again"
-            )
-        return evaluator
 
-
-def load_query(plan: CoefficientPlan, query: Sequence[bytes]) -> list[seal.Ciphertext]:
+def load_query(plan: Plan, query: Sequence[bytes]) -> list[seal.Ciphertext]:
     """The ciphertexts of one query; raises MalformedRequest, or SecretKeyReceived when it looks like one."""
     if len(query) != plan.ciphertexts:
         raise MalformedRequest(f"query: expected {plan.ciphertexts} ciphertexts, got {len(query)}")
     ring = seal.ring(plan.parameters)
-    expected = plan.query_bytes // plan.ciphertexts
+    expected = plan.ciphertext_bytes
     ciphertexts = []
     for data in query:
         if len(data) != expected:
             refuse_secret_streams(data)
             raise MalformedRequest(f"ciphertext: expected {expected} bytes for {plan.parameters}, got {len(data)}")
-        c0 = unpack_residues(data[:-SEED_BYTES], plan.parameters.degree, plan.parameters.data_primes, "ciphertext")
+        packed = memoryview(data)[:-SEED_BYTES]
+        c0 = unpack_residues(packed, plan.parameters.degree, plan.parameters.data_primes, "ciphertext")
         refuse_ternary_query(c0, plan.parameters.data_primes)
         ciphertexts.append(ring.expand(c0, data[-SEED_BYTES:]))
     return ciphertexts

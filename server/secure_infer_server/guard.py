@@ -18,7 +18,7 @@ import numpy as np
 import zstandard
 
 from secure_infer.ckks import seal
-from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.ckks.plan import Plan
 from secure_infer.ckks.residues import Residues
 from secure_infer.ckks.sealio import HEADER, MAGIC
 from secure_infer.errors import SecretKeyReceived
@@ -78,12 +78,14 @@ def refuse_ternary_query(c0: Residues, primes: Sequence[int]) -> None:
 
 
 def _ternary(residues: Residues, primes: Sequence[int]) -> bool:
+    if 1 < int(residues[0, 0]) < primes[0] - 1:  # so in nearly every object: one value tells
+        return False
     top = np.array(primes, np.uint64)[:, None] - np.uint64(1)
     return bool(((residues <= 1) | (residues == top)).all())
 
 
-def refuse_ternary(plan: CoefficientPlan, c0: Residues) -> None:
-    """Raise SecretKeyReceived when c0 (all primes, N) of a public key is a ternary polynomial."""
+def refuse_ternary(plan: Plan, c0: Residues) -> None:
+    """Raise SecretKeyReceived when c0 (all primes, N) of a public or switching key is a ternary polynomial."""
     primes = plan.parameters.data_primes
     data = c0[: len(primes)]
     ring = seal.ring(plan.parameters)

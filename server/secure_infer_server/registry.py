@@ -1,57 +1,147 @@
-"""The models that are served: every `*.head` of a directory, each compiled for the plans its policy allows."""
+"""The models that are served: every `*.head` of a directory, each with the plans its policy allows.
+
+Plans are chosen when a model is loaded; a plan is compiled, and kept, when the first client uses it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from secure_infer.ckks import planner
-from secure_infer.ckks.coefficient import LinearEvaluator
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
-from secure_infer.errors import InvalidHead, SettingsError, UnknownModel, UnsupportedHead
+from secure_infer.ckks.batch.plan import BatchPlan
+from secure_infer.ckks.batch.planner import Program
+from secure_infer.ckks.calibration import unit_costs
+from secure_infer.ckks.link import Link
+from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
+from secure_infer.ckks.queries import QueryEvaluator
+from secure_infer.errors import InvalidHead, ModelChanged, PlanRefused, SettingsError, UnknownModel, UnsupportedHead
 from secure_infer.heads import Head, ModelSpec
-from secure_infer_server.settings import Policy, Settings
+from secure_infer.heads.split import contract_after, private_network, public_layers
+from secure_infer_server.settings import DEFAULT_BATCH_BYTES, Policy, Settings
+
+USUAL_LINK = "lan"
+"""What orders the plans offered; a client chooses by its own link."""
+
+
+@dataclass
+class Offered:
+    """A plan that clients may use, and its evaluator once it is compiled. seconds: of the server, estimated."""
+
+    plan: QueryPlan
+    seconds: float
+    _compile: Callable[[], QueryEvaluator]
+    _evaluator: QueryEvaluator | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def evaluator(self) -> QueryEvaluator:
+        with self._lock:
+            if self._evaluator is None:
+                self._evaluator = self._compile()
+            return self._evaluator
+
+
+@dataclass(frozen=True)
+class OfferedBatch:
+    """A batch plan that clients may use, with its program. seconds: of the server for one batch, estimated."""
+
+    plan: BatchPlan
+    seconds: float
+    program: Program
+
+
+Offer = TypeVar("Offer", Offered, OfferedBatch)
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A head with its evaluators by plan digest (bytes), the operator's level first."""
+    """A head with its offers by plan digest (bytes), the operator's level first, the quickest of a level first.
+
+    batches: plans for many records, as `offered`.
+    """
 
     spec: ModelSpec
     head: Head
     policy: Policy
-    evaluators: dict[bytes, LinearEvaluator]
+    offered: dict[bytes, Offered]
     no_plan_reason: str
+    batches: Mapping[bytes, OfferedBatch] = field(default_factory=dict)
 
     @property
     def digest(self) -> bytes:
         return bytes.fromhex(self.spec.digest)
 
-    def plans(self, privacy: Privacy) -> list[CoefficientPlan]:
-        """Plans of at least that level."""
-        return [e.plan for e in self.evaluators.values() if e.plan.privacy.rank >= privacy.rank]
+    def offers(self, privacy: Privacy) -> list[Offered]:
+        """Offers of that level, or of the next one that has any: a client chooses by time, never between levels."""
+        enough = [o for o in self.offered.values() if o.plan.privacy.rank >= privacy.rank]
+        least = min((o.plan.privacy.rank for o in enough), default=0)
+        return [o for o in enough if o.plan.privacy.rank == least]
+
+    def batch_offers(self, privacy: Privacy) -> list[OfferedBatch]:
+        """Batch plans of the level that `offers` is of, or of at least that level where it is empty."""
+        single = [o.plan.privacy.rank for o in self.offers(privacy)]
+        able = [b for b in self.batches.values() if b.plan.privacy.rank >= privacy.rank]
+        least = min(single or [b.plan.privacy.rank for b in able], default=0)
+        return [b for b in able if b.plan.privacy.rank == least]
+
+    def require(self, digest: bytes) -> None:
+        """Raise ModelChanged unless that is the model's digest."""
+        if digest != self.digest:
+            raise ModelChanged(
+                f"model {self.spec.name!r}: the client pinned {digest.hex()[:12]}…, served is {self.spec.digest[:12]}…"
+            )
+
+    def plan(self, digest: bytes) -> Plan:
+        """The plan of that digest, of either kind; raises PlanRefused."""
+        return self.batch(digest).plan if digest in self.batches else self.single(digest).plan
+
+    def single(self, digest: bytes) -> Offered:
+        """The offer of a plan for single queries; raises PlanRefused."""
+        return self._offered(self.offered, digest, "single queries")
+
+    def batch(self, digest: bytes) -> OfferedBatch:
+        """The offer of a batch plan; raises PlanRefused."""
+        return self._offered(self.batches, digest, "batches")
+
+    def _offered(self, offers: Mapping[bytes, Offer], digest: bytes, kind: str) -> Offer:
+        if digest not in offers:
+            raise PlanRefused(
+                f"model {self.spec.name!r}: plan {digest.hex()[:12]}… is not offered for {kind} "
+                f"(the operator's level is {self.policy.privacy}); ask for the model's plans again"
+            )
+        return offers[digest]
 
     @classmethod
-    def compile(cls, name: str, head: Head, policy: Policy) -> ServedModel:
-        linear, evaluators, reason = head.as_linear(), {}, ""
-        if linear is None:
-            kinds = ", ".join(sorted({layer.kind for layer in head.layers}))
-            reason = (
-                f"the head has layers {kinds}; encrypted evaluation takes affine heads: distil it into a linear one"
-            )
-        else:
+    def compile(cls, name: str, head: Head, policy: Policy, batch_memory: int = DEFAULT_BATCH_BYTES) -> ServedModel:
+        """The model with its plans; batch plans are those whose evaluation takes at most `batch_memory` bytes."""
+        spec, offered, reason = ModelSpec.of(name, head), {}, ""
+        batches: dict[bytes, OfferedBatch] = {}
+        try:
+            network = private_network(head)
+            contract = contract_after(public_layers(head), head.contract)
             for level in Privacy:
                 if level.rank < policy.privacy.rank:
                     continue
-                try:
-                    plan = planner.choose(
-                        linear, head.contract, privacy=level, error=policy.error, smudging=policy.smudging
-                    )
-                except UnsupportedHead as problem:
-                    reason = problem.message
-                else:
-                    evaluators[bytes.fromhex(plan.digest)] = LinearEvaluator(linear, plan)
-        return cls(ModelSpec.of(name, head), head, policy, evaluators, reason)
+                wanted = planner.demand(network, contract, privacy=level, error=policy.error, smudging=policy.smudging)
+                tried = planner.explore(network, contract, wanted, unit_costs(), Link.parse(USUAL_LINK))
+                if not tried.candidates:
+                    reason = planner.refusal(tried.rejected, network, wanted).message
+                for candidate in planner.offers(tried.candidates):
+                    digest = bytes.fromhex(candidate.plan.digest)
+                    offered[digest] = Offered(candidate.plan, candidate.cost.server, candidate.compile)
+                if policy.least_batch_smudging and batch_memory:
+                    wanted = replace(wanted, smudging=policy.least_batch_smudging)
+                    for batch in planner.batch_offers(network, contract, wanted, unit_costs(), Link.parse(USUAL_LINK)):
+                        found = OfferedBatch(batch.plan, batch.cost.server, batch.program)
+                        if batch.program.memory <= batch_memory:
+                            batches[bytes.fromhex(batch.plan.digest)] = found
+        except UnsupportedHead as problem:
+            reason = problem.message
+        return cls(spec, head, policy, offered, reason, batches)
 
 
 class Registry:
@@ -78,7 +168,9 @@ class Registry:
         models, rejected = {}, {}
         for file in files:
             try:
-                models[file.stem] = ServedModel.compile(file.stem, Head.load(file), settings.policy_of(file.stem))
+                models[file.stem] = ServedModel.compile(
+                    file.stem, Head.load(file), settings.policy_of(file.stem), settings.largest_batch
+                )
             except InvalidHead as problem:
                 rejected[file.stem] = problem.message
         if not models:
@@ -90,7 +182,7 @@ class Registry:
 
     def without_plan(self) -> list[str]:
         """Models that load but cannot be evaluated under encryption."""
-        return [name for name in self.names() if not self._models[name].evaluators]
+        return [name for name in self.names() if not (self._models[name].offered or self._models[name].batches)]
 
     def get(self, name: str) -> ServedModel:
         """The model; raises UnknownModel, naming those that are served."""

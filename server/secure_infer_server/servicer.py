@@ -6,23 +6,35 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
 import grpc
 from grpc_status import rpc_status
 
+from secure_infer.ckks.calibration import unit_costs
 from secure_infer.errors import CallFailed, InternalFault, MalformedRequest, ResourceExhausted, SecureInferError
-from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer.v1 import (
+    inference_pb2,
+    inference_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    plans_pb2,
+)
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer.wire import status as wire_status
-from secure_infer_server.dataplane import MAX_UPLOAD, Dataplane
+from secure_infer_server.batches import Answer, Batches, BatchTimes, Event, KeyNotHeld, Progress
+from secure_infer_server.dataplane import Dataplane
 
 log = logging.getLogger(__name__)
 
 UPLOADS = 6  # at once; the other threads stay free for queries
 UPLOAD_SECONDS = 20.0
+STALL_SECONDS = 30.0  # between two messages of a batch
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -32,20 +44,26 @@ def answering(handler: Handler) -> Handler:
 
     @wraps(handler)
     def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
+        with _errors_answered(handler.__name__, context):
             return handler(self, request, context)
-        except SecureInferError as error:
-            known = error
-        except grpc.RpcError:  # the caller went away while it was sending
-            known = CallFailed("the call was cancelled, or took too long")
-        except Exception:
-            fault = secrets.token_hex(8)
-            log.exception("fault %s in %s", fault, handler.__name__)
-            known = InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)
-        context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))
-        raise AssertionError("abort_with_status raises")
 
     return wrapped  # type: ignore[return-value]
+
+
+@contextmanager
+def _errors_answered(name: str, context: grpc.ServicerContext) -> Iterator[None]:
+    try:
+        yield
+        return
+    except SecureInferError as error:
+        known = error
+    except grpc.RpcError:  # the caller went away while it was sending
+        known = CallFailed("the call was cancelled, or took too long")
+    except Exception:
+        fault = secrets.token_hex(8)
+        log.exception("fault %s in %s", fault, name)
+        known = InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)
+    context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))
 
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
@@ -60,11 +78,12 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     @answering
     def GetModel(self, request: models_pb2.GetModelRequest, context: Any) -> models_pb2.GetModelResponse:  # noqa: N802
-        model, plans = self._dataplane.offer(request.model, wire_plans.privacy_from_proto(request.privacy))
+        model, offers = self._dataplane.offer(request.model, wire_plans.privacy_from_proto(request.privacy))
         return models_pb2.GetModelResponse(
             model=wire_models.to_proto(model.spec),
-            plans=[wire_plans.to_proto(plan) for plan in plans],
+            offers=[plans_pb2.Offer(plan=wire_plans.to_proto(o.plan), server_seconds=o.seconds) for o in offers],
             no_plan_reason=model.no_plan_reason,
+            unit_costs=unit_costs().to_json(),
         )
 
 
@@ -76,7 +95,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     @answering
     def UploadKeys(self, request: Iterator[keys_pb2.UploadKeysRequest], context: Any) -> keys_pb2.UploadKeysResponse:  # noqa: N802
         if not self._places.acquire(blocking=False):
-            raise ResourceExhausted(f"{UPLOADS} uploads are under way; ask again shortly")
+            raise ResourceExhausted(f"{UPLOADS} uploads are under way; ask again shortly", again="shortly")
         # A client that stalls must not keep a place and a thread.
         limit = threading.Timer(UPLOAD_SECONDS, context.cancel)
         limit.daemon = True
@@ -92,8 +111,9 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         if first is None or not first.HasField("header"):
             raise MalformedRequest("public key: expected a header on the first chunk")
         header = first.header
-        if header.size > MAX_UPLOAD:
-            raise ResourceExhausted(f"public key: {header.size} bytes announced; at most {MAX_UPLOAD} are taken")
+        most = self._dataplane.largest_upload(header.model, header.plan_digest)
+        if header.size > most:
+            raise ResourceExhausted(f"public key: {header.size} bytes announced; at most {most} are taken")
         key = bytearray(first.chunk)
         for message in request:
             if not message.chunk or len(key) + len(message.chunk) > header.size:
@@ -108,8 +128,8 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
-    def __init__(self, dataplane: Dataplane, *, plaintext_baseline: bool) -> None:
-        self._dataplane = dataplane
+    def __init__(self, dataplane: Dataplane, batches: Batches, *, plaintext_baseline: bool) -> None:
+        self._dataplane, self._batches = dataplane, batches
         self._plaintext_baseline = plaintext_baseline
 
     @answering
@@ -145,6 +165,30 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             ),
         )
 
+    def InferBatch(  # noqa: N802
+        self, request: Iterator[inference_pb2.InferBatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[inference_pb2.InferBatchResponse]:
+        with _errors_answered("InferBatch", context):
+            stalls = _Stalls(context.cancel)
+            with stalls:
+                first = next(request, None)
+            if first is None or not first.HasField("header") or first.ciphertexts:
+                raise MalformedRequest("batch: expected a header, and nothing else, in the first message")
+            header = first.header
+            events = self._batches.evaluate(
+                header.model,
+                header.model_digest,
+                header.plan_digest,
+                header.key_digest,
+                header.records,
+                _ciphertexts(request, stalls),
+                abandoned=lambda: not context.is_active(),
+            )
+            with closing(events):
+                for event in events:
+                    with stalls:
+                        yield _batch_response(header, event)
+
     @answering
     def EvaluatePlaintext(  # noqa: N802
         self, request: inference_pb2.EvaluatePlaintextRequest, context: Any
@@ -153,3 +197,47 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             raise CallFailed("the plaintext baseline is off; it exists for benchmarks: serve with --plaintext-baseline")
         logits = self._dataplane.evaluate_plaintext(request.model, request.rows)
         return inference_pb2.EvaluatePlaintextResponse(logits=logits)
+
+
+class _Stalls:
+    """Ends a batch whose client neither sends nor reads: while it is entered, a timer runs."""
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+
+    def __enter__(self) -> None:
+        self._timer = threading.Timer(STALL_SECONDS, self._cancel)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+def _ciphertexts(request: Iterator[inference_pb2.InferBatchRequest], stalls: _Stalls) -> Iterator[list[bytes]]:
+    while True:
+        with stalls:
+            message = next(request, None)
+        if message is None:
+            return
+        if message.HasField("header"):
+            raise MalformedRequest("batch: expected one header, in the first message")
+        yield list(message.ciphertexts)
+
+
+def _batch_response(header: inference_pb2.BatchHeader, event: Event) -> inference_pb2.InferBatchResponse:
+    response = inference_pb2.InferBatchResponse(request_id=header.request_id, model_digest=header.model_digest)
+    match event:
+        case KeyNotHeld():
+            response.unknown_key.key_digest = header.key_digest
+        case Progress():
+            response.progress.done = event.done
+        case Answer():
+            response.answer.product, response.answer.done = event.product, event.done
+        case BatchTimes():
+            response.times.load_us = round(1e6 * event.load)
+            response.times.evaluate_us = round(1e6 * event.evaluate)
+            response.times.blind_us = round(1e6 * event.blind)
+            response.times.total_us = round(1e6 * (event.load + event.evaluate))
+            response.times.blinds_inline = event.blinds
+    return response

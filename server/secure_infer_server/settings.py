@@ -7,23 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from secure_infer.address import is_loopback
-from secure_infer.ckks.plan import Privacy
-from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
+from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
+
+DEFAULT_BATCH_BYTES = 2 << 30
+"""What the batches that are under way may take together."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A model's least privacy. privacy: the level. smudging: least smudging bits. error: wanted bound on logit error."""
+    """A model's least privacy. privacy: the level. smudging: least smudging bits. error: wanted bound on the logit
+    error; None: the default, which grows with the range of heads with hidden layers. batch_smudging: of batch plans; None:
+    as `smudging`; 0: no batch plans, which hide the model only from key holders who made their public key honestly."""
 
     privacy: Privacy = Privacy.BOTH_PRIVATE
     smudging: int = DEFAULT_SMUDGING
-    error: float = DEFAULT_ERROR
+    error: float | None = None
+    batch_smudging: int | None = None
+
+    @property
+    def least_batch_smudging(self) -> int:
+        return self.smudging if self.batch_smudging is None else self.batch_smudging
 
     def __post_init__(self) -> None:
         if not 1 <= self.smudging <= 40:
             raise SettingsError(f"smudging: expected 1 to 40 bits, got {self.smudging}")
-        if not 0 < self.error < 1e6:
+        if not 0 <= self.least_batch_smudging <= 40:
+            raise SettingsError(f"batch smudging: expected 0 to 40 bits, got {self.batch_smudging}")
+        if self.error is not None and not 0 < self.error < 1e6:
             raise SettingsError(f"error: expected a positive bound on the logit error, got {self.error}")
 
 
@@ -51,6 +62,8 @@ class Settings:
     key_bytes: int = 256 << 20
     blind_bytes: int = 256 << 20
     blinds_per_key: int = 48
+    batches: int = 2
+    batch_bytes: int = DEFAULT_BATCH_BYTES
 
     def __post_init__(self) -> None:
         if self.tls is None and not self.insecure:
@@ -61,6 +74,11 @@ class Settings:
             raise SettingsError(
                 f"--insecure serves loopback only, got {self.host}; any other address needs --tls-cert and --tls-key"
             )
+
+    @property
+    def largest_batch(self) -> int:
+        """Bytes that the evaluation of one batch may take."""
+        return self.batch_bytes if self.batches else 0
 
     def policy_of(self, model: str) -> Policy:
         return self.policies.get(model, self.policy)

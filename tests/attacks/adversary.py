@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from secure_infer.ckks import planner, seal
+from secure_infer.ckks import keymaterial, seal
+from secure_infer.ckks.answers import read_answer
 from secure_infer.ckks.blinding import Blinder
-from secure_infer.ckks.coefficient import LinearEvaluator, pack_input, read_answer
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
-from secure_infer.ckks.planner import integer_weights
+from secure_infer.ckks.coefficient import CoefficientPlan, LinearEvaluator, pack_input, planner
+from secure_infer.ckks.coefficient.planner import integer_weights
+from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.residues import Residues, add, unpack
 from secure_infer.heads import Head, InputContract, Linear
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc
@@ -57,6 +58,14 @@ def dataplane(name: str, head: Head, privacy: Privacy = Privacy.BOTH_PRIVATE) ->
     """A server without its sockets, which serves one head."""
     model = ServedModel.compile(name, head, Policy(privacy=privacy))
     return Dataplane(Registry({name: model}, {}), KeyStore(1 << 24), BlindPool(1 << 26, per_key=0))
+
+
+def offered(server: Dataplane, name: str = "m") -> CoefficientPlan:
+    """The plan of `Case` for that server's model, among those it offers."""
+    model = server.registry.get(name)
+    plan = Case.of(model.head, model.policy.privacy).plan
+    assert bytes.fromhex(plan.digest) in model.offered
+    return plan
 
 
 @dataclass(frozen=True)
@@ -96,10 +105,15 @@ class Case:
 
     @classmethod
     def of(cls, head: Head, privacy: Privacy, **changes: object) -> Case:
-        """The planner's choice for `head`, with fields of the plan changed."""
+        """The plan with one prime in the smallest ring that has one, with fields changed.
+
+        The attacks compute in that ring. A server offers it too where a test asks one.
+        """
         linear = head.as_linear()
         assert linear is not None
-        return cls(linear, replace(planner.choose(linear, head.contract, privacy=privacy), **changes))
+        tried = planner.explore(linear, head.contract, privacy=privacy)
+        plans = [found.plan for found in tried if found.plan and len(found.plan.parameters.data_primes) == 1]
+        return cls(linear, replace(min(plans, key=lambda plan: plan.parameters.degree), **changes))
 
     # The server.
 
@@ -124,13 +138,18 @@ class Case:
 
     def blinder(self, flood: float | None = None) -> Blinder:
         """The server's blinder, with another flood (in logits) where one is given."""
-        return Blinder(self.plan if flood is None else replace(self.plan, flood=flood), self.key.public_bytes)
+        return blinder_of(self.plan if flood is None else replace(self.plan, flood=flood), self.upload)
 
     # The key holder.
 
     @cached_property
     def key(self) -> SecretKey:
         return SecretKey(self.plan.parameters)
+
+    @cached_property
+    def upload(self) -> bytes:
+        """The key material as it travels: the public key."""
+        return self.key.upload(self.plan).data
 
     @cached_property
     def secret(self) -> NDArray[np.int8]:
@@ -165,10 +184,16 @@ class Case:
         return answer_values(self.plan, answer)[self.plan.padded_answers :]
 
 
+def blinder_of(plan: CoefficientPlan, upload: bytes) -> Blinder:
+    """The blinder that a server makes of uploaded key material."""
+    public = keymaterial.parse(plan, upload).public
+    assert public is not None
+    return Blinder(plan, public)
+
+
 def answer_values(plan: CoefficientPlan, answer: bytes) -> Residues:
     """Everything a product's answer holds: the coefficients of c0 that left, then those of c1."""
-    bits = plan.answer_bits or plan.first_prime.bit_length()
-    return unpack(answer, plan.padded_answers + plan.parameters.degree, bits, "answer")
+    return unpack(answer, plan.padded_answers + plan.parameters.degree, plan.answer_width, "answer")
 
 
 def secret_polynomial(plan: CoefficientPlan, key: SecretKey) -> NDArray[np.int8]:

@@ -82,7 +82,7 @@ def test_encryptions_share_neither_seed_nor_mask() -> None:
 
 
 def test_two_keys_share_neither_seed_nor_public_half() -> None:
-    keys = [Case.of(HEAD, Privacy.BOTH_PRIVATE).key.public_bytes for _ in range(20)]
+    keys = [Case.of(HEAD, Privacy.BOTH_PRIVATE).upload for _ in range(20)]
     assert len({key[-SEED_BYTES:] for key in keys}) == len({key[:-SEED_BYTES] for key in keys}) == len(keys)
 
 

@@ -35,8 +35,8 @@ def test_a_handmade_model_request_is_refused(served: Served) -> None:
         call(served.address, models_pb2_grpc.ModelServiceStub, "GetModel", request)
     for level in (plans_pb2.PRIVACY_UNSPECIFIED, plans_pb2.PRIVACY_BOTH_PRIVATE):
         request = models_pb2.GetModelRequest(model=served.model, privacy=level)
-        offered = call(served.address, models_pb2_grpc.ModelServiceStub, "GetModel", request).plans
-        assert [plan.privacy for plan in offered] == [plans_pb2.PRIVACY_BOTH_PRIVATE]
+        offered = call(served.address, models_pb2_grpc.ModelServiceStub, "GetModel", request).offers
+        assert {offer.plan.privacy for offer in offered} == {plans_pb2.PRIVACY_BOTH_PRIVATE}
     request = models_pb2.GetModelRequest(model=served.model, privacy=7)
     with pytest.raises(MalformedRequest, match="unknown level"):
         call(served.address, models_pb2_grpc.ModelServiceStub, "GetModel", request)

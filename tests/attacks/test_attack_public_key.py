@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tenseal.sealapi as sealapi
-from adversary import CHANCE, Case, dataplane, random_head, uniformity
+from adversary import CHANCE, Case, blinder_of, dataplane, offered, random_head, uniformity
 
 import secure_infer
 from secure_infer.ckks import seal, sealio
-from secure_infer.ckks.blinding import Blinder
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks.coefficient import CoefficientPlan
+from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.residues import centred, pack_residues, residue_bytes
 from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import MalformedRequest, PlanRefused
@@ -61,8 +61,8 @@ def test_pk1_of_zero_would_give_every_weight() -> None:
 
 def test_a_full_key_is_refused() -> None:
     server = dataplane("m", HEAD)
-    plan = server.offer("m", None)[1][0]
-    honest = SecretKey(plan.parameters).public_bytes
+    plan = offered(server)
+    honest = SecretKey(plan.parameters).upload(plan).data
     halves = honest[:-SEED_BYTES] + bytes(residue_bytes(plan.parameters.degree, plan.parameters.primes))
     full = sealio.ciphertext(seal.ring(plan.parameters).key_level, np.zeros((2, 1, plan.parameters.degree), np.uint64))
     for forged in (halves, full, honest[:-SEED_BYTES], honest + bytes(1)):
@@ -76,7 +76,7 @@ def test_no_seed_makes_a_chosen_uniform_half(seed: bytes) -> None:
     """Whatever stands where the seed is expected, the half that hides c1 is expanded from it, and uniform."""
     case = Case.of(HEAD, Privacy.BOTH_PRIVATE)
     key = pack_residues(np.zeros((1, case.plan.parameters.degree), np.uint64), case.plan.parameters.primes) + seed
-    blinds = np.stack([Blinder(case.plan, key).residues() for _ in range(8)])
+    blinds = np.stack([blinder_of(case.plan, key).residues() for _ in range(8)])
     assert uniformity(case.ring.coefficients(blinds[0, 1]), case.plan.first_prime, 64) > CHANCE
     assert uniformity(blinds[:, 1], case.plan.first_prime, 256) > CHANCE
 
@@ -84,16 +84,16 @@ def test_no_seed_makes_a_chosen_uniform_half(seed: bytes) -> None:
 @pytest.mark.parametrize(("degree", "bits"), [(2048, (52,)), (4096, (60,)), (4096, (33, 33))])
 def test_a_key_of_other_parameters_is_refused(degree: int, bits: tuple[int, ...]) -> None:
     server = dataplane("m", HEAD)
-    plan = server.offer("m", None)[1][0]
+    plan = offered(server)
     other = seal.parameters(degree, bits, None if len(bits) == 1 else 20)
     with pytest.raises(MalformedRequest, match="public key: expected 14400 bytes"):
-        store(server, plan, SecretKey(other).public_bytes)
+        store(server, plan, SecretKey(other).upload(replace(plan, parameters=other)).data)
 
 
 def test_residues_beyond_the_prime_are_refused() -> None:
     server = dataplane("m", HEAD)
-    plan = server.offer("m", None)[1][0]
-    honest = SecretKey(plan.parameters).public_bytes
+    plan = offered(server)
+    honest = SecretKey(plan.parameters).upload(plan).data
     with pytest.raises(MalformedRequest, match="not below their prime"):
         store(server, plan, b"\xff" * 7 + honest[7:])
 
@@ -108,7 +108,7 @@ def forge(plan: CoefficientPlan) -> tuple[bytes, int, int]:
     digits = int(math.log(plan.first_prime / base, 3))
     pk0 = np.zeros((1, plan.parameters.degree), np.uint64)
     pk0[0, :digits] = [base * 3**j for j in range(digits)]
-    seed = SecretKey(plan.parameters).public_bytes[-SEED_BYTES:]
+    seed = SecretKey(plan.parameters).upload(plan).data[-SEED_BYTES:]
     key = pack_residues(seal.ring(plan.parameters).ntt_residues(pk0), plan.parameters.primes) + seed
     return key, base, digits
 
@@ -127,7 +127,7 @@ def stolen_share(plan: CoefficientPlan) -> float:
     """Share of u that the answers of one zero encryption gave to a forged key; all of it is checked to be right."""
     key, base, digits = forge(plan)
     prime, degree, ring = plan.first_prime, plan.parameters.degree, seal.ring(plan.parameters)
-    coefficients = ring.coefficients(Blinder(plan, key).residues()[0])[0].tolist()
+    coefficients = ring.coefficients(blinder_of(plan, key).residues()[0])[0].tolist()
 
     def read(position: int) -> dict[int, int]:
         value = balanced_digits(round(centred(coefficients[position], prime) / base), digits)
@@ -154,7 +154,7 @@ def single_prime_plan(head: Head) -> CoefficientPlan:
 def test_a_forged_pk0_is_accepted() -> None:
     """It cannot be told from an honest one: hence the cap."""
     server = dataplane("m", MANY)
-    plan = server.offer("m", None)[1][0]
+    plan = offered(server)
     store(server, plan, forge(plan)[0])
 
 

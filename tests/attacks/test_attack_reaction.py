@@ -18,14 +18,24 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from adversary import Case, dataplane, random_head
+from adversary import Case, dataplane, offered, random_head
 
-from secure_infer.ckks.coefficient import read_answer
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks.answers import read_answer
+from secure_infer.ckks.calibration import unit_costs
+from secure_infer.ckks.coefficient import CoefficientPlan
+from secure_infer.ckks.plan import Privacy
 from secure_infer.ckks.residues import pack
 from secure_infer.errors import AnswerRefused
 from secure_infer.heads import ModelSpec
-from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer.v1 import (
+    inference_pb2,
+    inference_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    plans_pb2,
+)
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer_client import Client
@@ -39,7 +49,7 @@ def probe(plan: CoefficientPlan, index: int, sign: int) -> bytes:
     Answer 0 reads c0 + (c1·s)_p. With c1 = ±A X^(p-index) that is c0 ± A s_index; c0 lies A/2 below the limit.
     """
     position, modulus = plan.position(0), plan.answer_modulus
-    scale = modulus / plan.first_prime * plan.unit
+    scale = modulus / plan.first_prime * plan.answer_unit
     limit = int(plan.answer_limit * scale)
     amplitude = int(0.04 * plan.answer_range * scale)
     values = np.zeros(plan.padded_answers + plan.parameters.degree, np.uint64)
@@ -47,7 +57,7 @@ def probe(plan: CoefficientPlan, index: int, sign: int) -> bytes:
     # X^(p-index) with a negative exponent is -X^(N+p-index).
     turned = sign if index <= position else -sign
     values[plan.padded_answers + (position - index) % plan.parameters.degree] = turned * amplitude % modulus
-    return pack(values, plan.answer_bits or plan.first_prime.bit_length())
+    return pack(values, plan.answer_width)
 
 
 @pytest.mark.parametrize("privacy", list(Privacy))
@@ -88,7 +98,9 @@ class Hostile(
 
     def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
         return models_pb2.GetModelResponse(
-            model=wire_models.to_proto(self._spec), plans=[wire_plans.to_proto(self._plan)]
+            model=wire_models.to_proto(self._spec),
+            offers=[plans_pb2.Offer(plan=wire_plans.to_proto(self._plan))],
+            unit_costs=unit_costs().to_json(),
         )
 
     def UploadKeys(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -117,8 +129,8 @@ def hostile() -> Iterator[Callable[..., tuple[Hostile, str]]]:
     servers = []
 
     def start(forge: Callable[[Any, int], Any]) -> tuple[Hostile, str]:
-        model, plans = dataplane("m", HEAD).offer("m", None)
-        servicer = Hostile(model.spec, plans[0], forge)
+        server = dataplane("m", HEAD)
+        servicer = Hostile(server.registry.get("m").spec, offered(server), forge)
         server = grpc.server(ThreadPoolExecutor(2))
         models_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, server)

@@ -15,8 +15,7 @@ import pytest
 from adversary import SIGMAS, Case, agreement, random_head
 from numpy.typing import NDArray
 
-from secure_infer.ckks.plan import NOISE, Privacy
-from secure_infer.ckks.planner import DEFAULT_SMUDGING
+from secure_infer.ckks.plan import DEFAULT_SMUDGING, NOISE, Privacy
 
 HEAD = random_head(16, 8, seed=5)
 
@@ -42,7 +41,7 @@ def ask(case: Case, flood: float, queries: int) -> tuple[NDArray[np.float64], ND
     for _ in range(queries):
         query = case.query(np.zeros(plan.features))
         rows.append(sign * case.phase(query)[met])
-        noise.append(case.read(case.evaluator.evaluate([query], blinder.blind)) * plan.unit)
+        noise.append(case.read(case.evaluator.evaluate([query], blinder.blind)) * plan.answer_unit)
     centred_noise = np.array(noise) - np.mean(noise, axis=0)  # the biases, which are constant, drop out
     centred_rows = np.array(rows) - np.mean(rows, axis=0)
     return centred_noise.reshape(-1), centred_rows.reshape(len(centred_noise) * len(ends), -1)

@@ -16,8 +16,7 @@ from adversary import Served, secret_polynomial, upload
 from numpy.typing import NDArray
 
 from secure_infer.ckks import seal, sealio
-from secure_infer.ckks.coefficient import pack_input
-from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.ckks.coefficient import CoefficientPlan, pack_input
 from secure_infer.ckks.residues import pack_residues, packed_bytes, reduce
 from secure_infer.errors import SecureInferError
 from secure_infer_client import Client
@@ -111,12 +110,13 @@ def session(served: Served) -> tuple[bytes, dict[str, bytes], CoefficientPlan]:
             client.classify([TEXT])
             client.predict(row)
             client.explain(TEXT)
-            plan, key = client.plan, client._session._key
+            plan = client.plan
+            key = client._session._secrets.get(plan.parameters)
             assert key is not None
             forms = secret_forms(plan, key) | input_forms(plan, row[0]) | text_forms(TEXT)
             forms |= {f"text's {name}": form for name, form in input_forms(plan, client.embed([TEXT])[0]).items()}
             client.predict(row)
-            public = key.public_bytes
+            public = key.upload(plan).data
         record = bytes(recorder.sent) + bytes(recorder.received)
     # The search looks at the right bytes: the public key is in them.
     assert found(record, {"public key": public}) == {"public key"}

@@ -120,9 +120,9 @@ def test_a_secret_key_is_refused_wherever_it_arrives(served: Served, case: Case,
     assert_not_stored(served, case, data)
     if len(data) > 2_000_000:  # no query of that size is taken at all
         return
-    upload(served.address, served.model, case.plan, case.key.public_bytes)
+    upload(served.address, served.model, case.plan, case.upload)
     with pytest.raises(SecretKeyReceived):
-        infer(served, case, case.key.public_digest, data)
+        infer(served, case, case.key.upload(case.plan).digest, data)
     assert_alive(served)
 
 
@@ -136,7 +136,7 @@ def test_the_secret_polynomial_in_place_of_the_public_key_is_refused(served: Ser
         "NTT": case.ring.ntt(secret),
         "negated": case.ring.ntt(-secret),
     }[form]
-    key = pack_residues(residues, case.plan.parameters.primes) + case.key.public_bytes[-sealio.SEED_BYTES :]
+    key = pack_residues(residues, case.plan.parameters.primes) + case.upload[-sealio.SEED_BYTES :]
     assert len(key) == case.plan.key_bytes
     with pytest.raises(SecretKeyReceived, match="ternary"):
         upload(served.address, served.model, case.plan, key)

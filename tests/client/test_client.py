@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from secure_infer.errors import (
     InvalidInput,
     ModelChanged,
     PrivacyRefused,
+    ResourceExhausted,
     SecureInferError,
     ServerUnavailable,
     SettingsError,
@@ -88,11 +90,11 @@ def test_a_corrupt_artifact_says_so(address: str) -> None:
         client.predict(unit_rows(1, 8))
 
 
-@pytest.mark.parametrize("name", ["quadratic", "square"])
-def test_heads_without_a_plan_are_a_named_error(address: str, heads: dict[str, Head], name: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("quintic", "degree 5"), ("relu", "no polynomial")])
+def test_heads_without_a_plan_are_a_named_error(address: str, heads: dict[str, Head], name: str, message: str) -> None:
     x = unit_rows(2, 8)
     with Client(address, model=name) as client:
-        with pytest.raises(UnsupportedHead, match="affine"):
+        with pytest.raises(UnsupportedHead, match=message):
             client.predict(x)
         assert np.allclose(client.evaluate_plaintext(x), heads[name].evaluate(x))
 
@@ -127,6 +129,8 @@ def test_nobody_listens() -> None:
         {"target": ("a:1", "b:2")},
         {"scheme": "mpc"},
         {"timeout": 0},
+        {"link": "fast"},
+        {"link": "0mbit,1ms"},
         {"token": "secret"},
         {"private_key": "/nonexistent"},
         {"root_certificates": "/nonexistent"},
@@ -309,6 +313,31 @@ def test_many_new_clients_at_once(address: str, heads: dict[str, Head]) -> None:
         assert max(pool.map(use, range(10), timeout=120)) < 1e-3
 
 
+class Busy:
+    """A key service whose places are taken at first."""
+
+    def __init__(self, keys: Any, refusals: list[ResourceExhausted]) -> None:
+        self._keys, self._refusals = keys, refusals
+
+    def UploadKeys(self, *arguments: Any, **named: Any) -> Any:  # noqa: N802
+        if self._refusals:
+            raise self._refusals.pop()
+        return self._keys.UploadKeys(*arguments, **named)
+
+
+def test_a_busy_server_is_asked_again_and_a_full_one_is_not(client: Client) -> None:
+    session = client._session
+    session._keys = Busy(session._keys, [ResourceExhausted("busy", again="shortly") for _ in range(3)])  # type: ignore[assignment]
+    client.predict(unit_rows(1, 8))
+    assert client.last_call.stats.key_bytes == client.plan.key_bytes
+    session._destroy_keys()
+    full = [ResourceExhausted("full")]
+    session._keys = Busy(session._keys, full)  # type: ignore[assignment]
+    with pytest.raises(ResourceExhausted, match="full"):
+        client.predict(unit_rows(1, 8))
+    assert not full
+
+
 def test_a_batch_on_a_head_of_many_products(tmp_path: Path) -> None:
     head = linear_head(3000, 60, bound=6.0, norm=None, scale=20.0)
     head.save(tmp_path / "big.head")
@@ -354,6 +383,7 @@ def test_a_model_that_changes_within_a_call_answers_none_of_it_alone(
     with LocalServer(tmp_path) as server:
         client = Client(server.address, model="m", accept_model=lambda _: True)
         client.predict(x[:1])
+        client._session._batches.clear()  # several calls are wanted
         exchange, calls = client._session._exchange, []
 
         def swap(rows: np.ndarray, costs: object) -> np.ndarray:

@@ -12,14 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_infer.ckks.coefficient import pack_input
-from secure_infer.ckks.plan import CoefficientPlan
+from secure_infer.ckks import seal
+from secure_infer.ckks.plan import QueryPlan
+from secure_infer.ckks.queries import pack_input
+from secure_infer.ckks.residues import pack_residues, residue_bytes
+from secure_infer.ckks.sealio import SEED_BYTES
+from secure_infer.ckks.slots import SlotPlan
 from secure_infer.errors import SecureInferError
 from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_client import Client, transport
 from secure_infer_client.keys import SecretKey
 from secure_infer_client.local_server import LocalServer
+from secure_infer_client.session import CHUNK
 from shared import unit_rows
 
 
@@ -43,8 +48,10 @@ class Raw:
             "key_digest": hashlib.sha256(data).digest(),
             "size": len(data),
         }
-        chunks = [keys_pb2.UploadKeysRequest(header=keys_pb2.KeyHeader(**(header | changes)), chunk=data)]
-        return self.call(lambda: self.keys.UploadKeys(iter(chunks), timeout=10)).key_digest
+        chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)] or [b""]
+        first = keys_pb2.KeyHeader(**(header | changes))
+        messages = [keys_pb2.UploadKeysRequest(header=None if i else first, chunk=c) for i, c in enumerate(chunks)]
+        return self.call(lambda: self.keys.UploadKeys(iter(messages), timeout=10)).key_digest
 
     def request(self, ciphertexts: list[bytes] | None = None, **changes: Any) -> inference_pb2.InferRequest:
         if ciphertexts is None:
@@ -53,7 +60,7 @@ class Raw:
             "model": self.spec.name,
             "model_digest": bytes.fromhex(self.spec.digest),
             "plan_digest": bytes.fromhex(self.plan.digest),
-            "key_digest": self.key.public_digest,
+            "key_digest": self.key.upload(self.plan).digest if self.plan.key_bytes else b"",
             "request_id": b"1",
             "queries": [inference_pb2.Query(ciphertexts=ciphertexts)],
         }
@@ -76,7 +83,7 @@ class Raw:
 @pytest.fixture(scope="module")
 def raw(server: LocalServer) -> Iterator[Raw]:
     made = Raw(server.address)
-    made.upload(made.key.public_bytes)
+    made.upload(made.key.upload(made.plan).data)
     yield made
     made.channel.close()
 
@@ -93,7 +100,7 @@ def test_an_unknown_key_is_data(raw: Raw) -> None:
     assert response.unknown_key.key_digest == b"\0" * 32
 
 
-def cases(plan: CoefficientPlan) -> dict[str, list[bytes]]:
+def cases(plan: QueryPlan) -> dict[str, list[bytes]]:
     size = plan.query_bytes // plan.ciphertexts
     return {
         "none": [],
@@ -179,14 +186,94 @@ def test_wrong_keys(raw: Raw, data: bytes, changes: dict, reason: str) -> None:
 
 def test_a_key_with_another_digest_is_refused(raw: Raw) -> None:
     with pytest.raises(SecureInferError, match="SHA-256"):
-        raw.upload(raw.key.public_bytes, key_digest=b"\1" * 32)
+        raw.upload(raw.key.upload(raw.plan).data, key_digest=b"\1" * 32)
 
 
 def test_uploads_are_idempotent_and_start_with_a_header(raw: Raw) -> None:
-    assert raw.upload(raw.key.public_bytes) == raw.upload(raw.key.public_bytes) == raw.key.public_digest
+    own = raw.key.upload(raw.plan)
+    assert raw.upload(own.data) == raw.upload(own.data) == own.digest
     for chunks in ([], [keys_pb2.UploadKeysRequest(chunk=b"x")]):
         with pytest.raises(SecureInferError, match="header"):
             raw.call(lambda chunks=chunks: raw.keys.UploadKeys(iter(chunks), timeout=10))
+
+
+# Keys of a plan with hidden layers: a public key, then switching keys.
+
+
+@pytest.fixture(scope="module")
+def hidden(server: LocalServer) -> Iterator[Raw]:
+    made = Raw(server.address, "hidden")
+    assert isinstance(made.plan, SlotPlan)
+    made.upload(made.key.upload(made.plan).data)
+    yield made
+    made.channel.close()
+
+
+def places(plan: QueryPlan) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Where a polynomial of the first and the last key begins in the key material, and its primes."""
+    degree, level = plan.parameters.degree, plan.relinearisation
+    first, last = plan.switching_primes(plan.automorphisms[0][1]), plan.switching_primes(level)
+    size = residue_bytes(degree, last) + SEED_BYTES
+    return {
+        "public": (0, plan.public_primes),
+        "rotation": (residue_bytes(degree, plan.public_primes) + SEED_BYTES, first),
+        "relinearisation": (plan.key_bytes - size, last),
+    }
+
+
+@pytest.mark.parametrize("damage", ["cut", "long", "no switching keys", "another plan's"])
+def test_key_material_of_another_length_is_refused(hidden: Raw, raw: Raw, damage: str) -> None:
+    own = hidden.key.upload(hidden.plan).data
+    public = residue_bytes(hidden.plan.parameters.degree, hidden.plan.public_primes) + SEED_BYTES
+    data = {
+        "cut": own[:-1],
+        "long": own + b"x",
+        "no switching keys": own[:public],
+        "another plan's": raw.key.upload(raw.plan).data,
+    }[damage]
+    with pytest.raises(SecureInferError, match="public key: expected") as caught:
+        hidden.upload(data)
+    assert caught.value.reason == "MALFORMED_REQUEST"
+    assert hidden.infer(hidden.request()).WhichOneof("result") == "answers"
+
+
+@pytest.mark.parametrize("key", ["public", "rotation", "relinearisation"])
+def test_residues_beyond_their_prime_are_refused_in_every_key(hidden: Raw, key: str) -> None:
+    at, _ = places(hidden.plan)[key]
+    own = hidden.key.upload(hidden.plan).data
+    with pytest.raises(SecureInferError, match="not below their prime") as caught:
+        hidden.upload(own[:at] + b"\xff" * 16 + own[at + 16 :])
+    assert caught.value.reason == "MALFORMED_REQUEST"
+    assert hidden.infer(hidden.request()).WhichOneof("result") == "answers"
+
+
+@pytest.mark.parametrize("form", ["coefficient", "NTT"])
+@pytest.mark.parametrize("key", ["public", "rotation", "relinearisation"])
+def test_the_secret_polynomial_in_any_keys_place_is_refused(hidden: Raw, key: str, form: str) -> None:
+    at, primes = places(hidden.plan)[key]
+    secret, parameters = hidden.key.polynomial().astype(np.int64), hidden.plan.parameters
+    everywhere = seal.ring(parameters).ntt(secret)
+    residues = np.zeros((len(primes), parameters.degree), np.uint64)
+    for row, prime in enumerate(primes):
+        if prime not in parameters.data_primes or form == "coefficient":
+            residues[row] = secret % prime
+        else:
+            residues[row] = everywhere[parameters.data_primes.index(prime)]
+    packed, own = pack_residues(residues, primes), hidden.key.upload(hidden.plan).data
+    with pytest.raises(SecureInferError, match="ternary") as caught:
+        hidden.upload(own[:at] + packed + own[at + len(packed) :])
+    assert caught.value.reason == "SECRET_KEY_RECEIVED"
+    assert hidden.infer(hidden.request()).WhichOneof("result") == "answers"
+
+
+def test_a_hidden_layers_query_without_its_keys_is_data(hidden: Raw) -> None:
+    response = hidden.infer(hidden.request(key_digest=b"\0" * 32))
+    assert response.WhichOneof("result") == "unknown_key"
+
+
+@pytest.mark.parametrize("name", ["none", "empty", "cut", "long", "residues out of range", "text"])
+def test_wrong_ciphertexts_of_a_hidden_layer(hidden: Raw, name: str) -> None:
+    assert hidden.refused(hidden.request(cases(hidden.plan)[name])) == "MALFORMED_REQUEST"
 
 
 def test_an_input_private_plan_takes_no_key(server: LocalServer) -> None:

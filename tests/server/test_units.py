@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -16,15 +17,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from secure_infer.ckks import planner
-from secure_infer.ckks.plan import CoefficientPlan, Privacy
+from secure_infer.ckks import keymaterial
+from secure_infer.ckks.coefficient import CoefficientPlan, planner
+from secure_infer.ckks.keymaterial import Half, SwitchingKeys
+from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import ResourceExhausted
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_client.keys import SecretKey
 from secure_infer_server import servicer
 from secure_infer_server.app import App
 from secure_infer_server.blinds import BlindPool, blind_bytes
-from secure_infer_server.keystore import KeyStore
+from secure_infer_server.keystore import ClientKeys, KeyStore
 from secure_infer_server.logs import JsonLines
 from secure_infer_server.registry import Registry, ServedModel
 from secure_infer_server.settings import Policy, Settings
@@ -32,17 +35,18 @@ from shared import linear_head
 
 
 def test_key_store_forgets_the_least_recently_used() -> None:
-    store = KeyStore(10)
-    store.put(b"a", b"1234")
-    store.put(b"b", b"1234")
-    assert store.get(b"a") == b"1234"
-    store.put(b"c", b"1234")
-    assert store.get(b"b") is None
-    assert store.get(b"a") is not None
-    store.put(b"a", b"1234")  # again: not counted twice
+    store, plan, keys = KeyStore(10), b"plan", ClientKeys(None, SwitchingKeys(None, None), 4)
+    store.put(plan, b"a", keys)
+    store.put(plan, b"b", keys)
+    assert store.get(plan, b"a") is keys
+    store.put(plan, b"c", keys)
+    assert store.get(plan, b"b") is None
+    assert store.get(plan, b"a") is keys
+    assert store.get(b"other plan", b"a") is None
+    store.put(plan, b"a", keys)  # again: not counted twice
     assert len(store) == 2
     with pytest.raises(ResourceExhausted):
-        store.put(b"d", b"12345678901")
+        store.put(plan, b"d", replace(keys, size=11))
 
 
 @pytest.fixture
@@ -53,6 +57,21 @@ def plan() -> CoefficientPlan:
     return planner.choose(linear, head.contract)
 
 
+@pytest.fixture
+def public(plan: CoefficientPlan) -> Half:
+    return public_half(plan)
+
+
+def public_half(plan: CoefficientPlan) -> Half:
+    """A client's public key for that plan."""
+    half = keymaterial.parse(plan, SecretKey(plan.parameters).upload(plan).data).public
+    assert half is not None
+    return half
+
+
+DIGEST = bytes(32)
+
+
 def until(condition: object, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -60,53 +79,53 @@ def until(condition: object, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_pool_fills_is_used_once_and_refills(plan: CoefficientPlan) -> None:
-    pool, key = BlindPool(1 << 30, 6), SecretKey(plan.parameters)
+def test_pool_fills_is_used_once_and_refills(plan: CoefficientPlan, public: Half) -> None:
+    pool = BlindPool(1 << 30, 6)
     pool.start()
     try:
-        pool.warm(plan, key.public_digest, key.public_bytes)
-        until(lambda: pool.level(plan, key.public_digest) == 6)
-        taker = pool.taker(plan, key.public_digest, key.public_bytes)
+        pool.warm(plan, DIGEST, public)
+        until(lambda: pool.level(plan, DIGEST) == 6)
+        taker = pool.taker(plan, DIGEST, public)
         taken = [taker(time.perf_counter) for _ in range(8)]
         assert len({id(blind) for blind in taken}) == 8
         assert (taker.ready, taker.inline) == (6, 2)
         assert taker.waited > 0
         taker.done()
-        until(lambda: pool.level(plan, key.public_digest) == 6)
+        until(lambda: pool.level(plan, DIGEST) == 6)
     finally:
         pool.close()
 
 
-def test_refills_asked_for_while_others_are_under_way_all_arrive(plan: CoefficientPlan) -> None:
-    pool, key = BlindPool(1 << 30, 300), SecretKey(plan.parameters)
+def test_refills_asked_for_while_others_are_under_way_all_arrive(plan: CoefficientPlan, public: Half) -> None:
+    pool = BlindPool(1 << 30, 300)
     pool.start()
     try:
-        pool.warm(plan, key.public_digest, key.public_bytes)
+        pool.warm(plan, DIGEST, public)
         for _ in range(3):
-            until(lambda: pool.level(plan, key.public_digest) >= 150)
-            taker = pool.taker(plan, key.public_digest, key.public_bytes)
+            until(lambda: pool.level(plan, DIGEST) >= 150)
+            taker = pool.taker(plan, DIGEST, public)
             for _ in range(150):
                 taker(time.perf_counter)
             taker.done()
-        until(lambda: pool.level(plan, key.public_digest) == 300)
+        until(lambda: pool.level(plan, DIGEST) == 300)
         assert [stock.pending for stock in pool._stocks.values()] == [0]
     finally:
         pool.close()
 
 
-def test_pool_is_bounded_over_keys(plan: CoefficientPlan) -> None:
-    pool = BlindPool(10 * blind_bytes(plan), 6)
+def test_pool_is_bounded_over_keys(plan: CoefficientPlan, public: Half) -> None:
+    pool = BlindPool(15 * blind_bytes(plan), 6)  # a key needs as much as six blinds
     for number in range(4):
-        pool.taker(plan, bytes([number]) * 32, b"key")
-    assert sum(stock.least for stock in pool._stocks.values()) <= 10 * blind_bytes(plan)
+        pool.taker(plan, bytes([number]) * 32, public)
+    assert sum(stock.least for stock in pool._stocks.values()) <= 15 * blind_bytes(plan)
     assert len(pool._stocks) == 2
 
 
-def test_pool_without_preparation_keeps_nothing(plan: CoefficientPlan) -> None:
-    pool, key = BlindPool(1 << 30, 0), SecretKey(plan.parameters)
+def test_pool_without_preparation_keeps_nothing(plan: CoefficientPlan, public: Half) -> None:
+    pool = BlindPool(1 << 30, 0)
     pool.start()
     for number in range(50):
-        taker = pool.taker(plan, bytes([number]) * 32, key.public_bytes)
+        taker = pool.taker(plan, bytes([number]) * 32, public)
         taker(time.perf_counter)
         taker.done()
         assert (taker.ready, taker.inline) == (0, 1)
@@ -114,14 +133,14 @@ def test_pool_without_preparation_keeps_nothing(plan: CoefficientPlan) -> None:
     pool.close()
 
 
-def test_more_keys_than_fit_take_smaller_shares(plan: CoefficientPlan) -> None:
-    pool, key = BlindPool(60 * blind_bytes(plan), 16), SecretKey(plan.parameters)
+def test_more_keys_than_fit_take_smaller_shares(plan: CoefficientPlan, public: Half) -> None:
+    pool = BlindPool(60 * blind_bytes(plan), 16)
     pool.start()
     try:
         digests = [bytes([number]) * 32 for number in range(9)]
         for _ in range(3):
             for digest in digests:
-                pool.warm(plan, digest, key.public_bytes)
+                pool.warm(plan, digest, public)
         until(lambda: sum(pool.level(plan, digest) for digest in digests) >= 20)
         assert sum(pool.level(plan, digest) for digest in digests) <= 60
         assert sum(count for _, count in pool._maker._wanted.values()) <= 60  # type: ignore[union-attr]
@@ -147,14 +166,15 @@ def test_many_keys_and_large_blinds_do_not_lock_the_pool() -> None:
     assert linear is not None
     plan = planner.choose(linear, head.contract)
     assert blind_bytes(plan) > 1 << 16
-    pool, key = BlindPool(1 << 30, 8), SecretKey(plan.parameters)
+    public = public_half(plan)
+    pool = BlindPool(1 << 30, 8)
     pool.start()
     try:
         digests = [bytes([number]) * 32 for number in range(12)]
 
         def use(digest: bytes) -> int:
-            pool.warm(plan, digest, key.public_bytes)
-            taker = pool.taker(plan, digest, key.public_bytes)
+            pool.warm(plan, digest, public)
+            taker = pool.taker(plan, digest, public)
             for _ in range(3):
                 taker(time.perf_counter)
                 taker.done()
@@ -172,10 +192,11 @@ def test_stalled_uploads_end_and_leave_room_for_others(tmp_path: Path, monkeypat
     linear_head(8, 3).save(tmp_path / "m.head")
     app = App(Settings(tmp_path, "127.0.0.1", 0, insecure=True, blinds_per_key=0))
     address = app.start()
+    plan_digest = next(iter(app.registry.get("m").offered))
     stop = threading.Event()
 
     def stalled() -> Iterator[keys_pb2.UploadKeysRequest]:
-        yield keys_pb2.UploadKeysRequest(header=keys_pb2.KeyHeader(model="m", size=100))
+        yield keys_pb2.UploadKeysRequest(header=keys_pb2.KeyHeader(model="m", plan_digest=plan_digest, size=100))
         stop.wait(30)
 
     try:
@@ -219,4 +240,4 @@ def test_odd_artifacts_do_not_take_down_the_others(tmp_path: Path) -> None:
 
 def test_one_level_that_does_not_fit_leaves_the_other() -> None:
     model = ServedModel.compile("m", linear_head(4, 2, scale=1e6), Policy(privacy=Privacy.INPUT_PRIVATE, smudging=40))
-    assert Privacy.INPUT_PRIVATE in [e.plan.privacy for e in model.evaluators.values()]
+    assert Privacy.INPUT_PRIVATE in [offered.plan.privacy for offered in model.offered.values()]

@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from secure_infer.ckks import planner
+from secure_infer.ckks import disclosure, planner
+from secure_infer.ckks.coefficient import lift
+from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head
+from secure_infer.heads.network import Network
+from secure_infer.heads.split import contract_after, private_network, public_layers
 
 
 def run(arguments: list[str]) -> int:
@@ -26,18 +30,20 @@ def run(arguments: list[str]) -> int:
         return 0
     facts["training_facts"] = "among what --json prints"
     for name, value in facts.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        sys.stdout.write(f"{name.replace('_', ' '):<16} {shown}\n")
+        shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+        if shown is not None:
+            sys.stdout.write(f"{name.replace('_', ' '):<21} {shown}\n")
     return 0
 
 
 def describe(head: Head) -> dict[str, Any]:
-    """Facts of a head, as JSON can hold them."""
-    linear = head.as_linear()
+    """Facts of a head, as JSON can hold them. Nothing is planned: whether parameters fit is what `plan` says."""
+    kinds = [layer.kind for layer in head.layers]
     return {
         "digest": head.digest,
-        "layers": [layer.kind for layer in head.layers],
+        "layers": kinds,
         "public_layers": head.public_layers,
+        "visibility": disclosure.of_layers(kinds, head.public_layers),
         "features": head.features,
         "outputs": head.outputs,
         "labels": list(head.labels),
@@ -47,7 +53,35 @@ def describe(head: Head) -> dict[str, Any]:
         "embedder": head.embedder,
         "temperature": np.asarray(head.temperature).tolist(),
         "abstain_below": head.abstain_below,
-        "largest_logit": None if linear is None else planner.largest_logit(linear, head.contract),
-        "encrypted_evaluation": "coefficient plan" if linear is not None else "none yet: the head is not affine",
+        **_evaluation(head),
         "training_facts": head.facts,
     }
+
+
+def _evaluation(head: Head) -> dict[str, Any]:
+    """The canonical form of what is evaluated under encryption, or why there is none."""
+    try:
+        network = private_network(head)
+    except UnsupportedHead as problem:
+        return {
+            **dict.fromkeys(["widths", "activation_degrees", "largest_logit"]),
+            "encrypted_evaluation": [],
+            "not_encrypted_because": problem.message,
+        }
+    return {
+        "widths": list(network.widths),
+        "activation_degrees": [layer.degree for layer in network.hidden],
+        "largest_logit": planner.largest_output(network, contract_after(public_layers(head), head.contract)),
+        "encrypted_evaluation": _kinds(network),
+        "not_encrypted_because": None,
+    }
+
+
+def _kinds(network: Network) -> list[str]:
+    """The kinds of plans that take a network of that shape."""
+    degrees = [layer.degree for layer in network.hidden]
+    if not degrees:
+        return ["coefficient", "batch"]
+    few = len(degrees) == 1 and lift.count(network.features, degrees[0]) <= lift.MAX_TERMS
+    many = len(degrees) == 1 or (len(degrees) == 2 and max(degrees) <= 2)
+    return ["monomials"] * few + ["slots"] + ["batch"] * many

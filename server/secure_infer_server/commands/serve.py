@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secure_infer import address
-from secure_infer.ckks.plan import Privacy
-from secure_infer.ckks.planner import DEFAULT_ERROR, DEFAULT_SMUDGING
+from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
 from secure_infer_server import logs
 from secure_infer_server.app import App
@@ -53,11 +52,19 @@ def _parser() -> argparse.ArgumentParser:
         help=f"least smudging bits; default {DEFAULT_SMUDGING}",
     )
     models.add_argument(
+        "--batch-smudging",
+        action="append",
+        default=[],
+        metavar="[MODEL=]BITS",
+        help="least smudging bits of batch plans, which hide the model only from key holders who made their public key "
+        "honestly; default as --smudging, 0 offers none",
+    )
+    models.add_argument(
         "--error",
         action="append",
         default=[],
         metavar="[MODEL=]BOUND",
-        help=f"wanted bound on the logit error; default {DEFAULT_ERROR:g}",
+        help=f"wanted bound on the logit error; default {DEFAULT_ERROR:g}, with hidden layers 2^-16 of the range if larger",
     )
     parser.add_argument(
         "--blinds-per-key",
@@ -66,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="blinds prepared ahead for each client key; 0 makes each during its request",
     )
+    parser.add_argument("--batches", type=int, default=2, metavar="N", help="batches evaluated at once; 0: none at all")
+    parser.add_argument("--batch-memory", type=int, default=2048, metavar="MIB", help="memory for their sums")
     parser.add_argument("--key-memory", type=int, default=256, metavar="MIB", help="memory for clients' public keys")
     parser.add_argument(
         "--plaintext-baseline",
@@ -82,14 +91,14 @@ def _policies(options: argparse.Namespace) -> tuple[Policy, dict[str, Policy]]:
     """The default policy and those of single models, from the three repeatable options."""
     common = Policy()
     single: dict[str, Policy] = {}
-    converters = {"privacy": Privacy, "smudging": int, "error": float}
+    converters = {"privacy": Privacy, "smudging": int, "batch_smudging": int, "error": float}
     entries = [(name, *value.rpartition("=")[::2]) for name in converters for value in getattr(options, name)]
     for name, model, value in sorted(entries, key=lambda entry: bool(entry[1])):
         try:
             change = {name: converters[name](value)}
         except ValueError:
-            expected = {"privacy": " or ".join(Privacy), "smudging": "a whole number", "error": "a number"}[name]
-            raise SettingsError(f"--{name}: expected {expected}, got {value!r}") from None
+            expected = {Privacy: " or ".join(Privacy), int: "a whole number", float: "a number"}[converters[name]]
+            raise SettingsError(f"--{name.replace('_', '-')}: expected {expected}, got {value!r}") from None
         if model:
             single[model] = replace(single.get(model, common), **change)
         else:
@@ -116,6 +125,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         plaintext_baseline=options.plaintext_baseline,
         key_bytes=options.key_memory << 20,
         blinds_per_key=max(0, options.blinds_per_key),
+        batches=max(0, options.batches),
+        batch_bytes=max(0, options.batch_memory) << 20,
     )
 
 

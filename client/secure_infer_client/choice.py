@@ -1,0 +1,57 @@
+"""What the plans offered would take: the server's figures, this client's own work and its own link."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secure_infer.ckks import work
+from secure_infer.ckks.batch.plan import BatchPlan
+from secure_infer.ckks.costs import UnitCosts
+from secure_infer.ckks.link import Estimate, Link
+from secure_infer.ckks.plan import Plan, QueryPlan
+from secure_infer.errors import PlanRefused
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A plan and the seconds that the server says a query takes there; of a batch plan, a batch."""
+
+    plan: Plan
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Query:
+    """A plan for single queries and what one takes."""
+
+    plan: QueryPlan
+    cost: Estimate
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch plan and what a batch takes."""
+
+    plan: BatchPlan
+    cost: Estimate
+
+
+def usable(offers: Sequence[Offer], link: Link, unit_costs: str) -> tuple[Query | None, list[Batch]]:
+    """The quickest plan for single queries, where there is one, and every batch plan.
+
+    unit_costs: the server's, as JSON; they stand for this machine's too. Raises PlanRefused for figures that cannot be.
+    """
+    costs = UnitCosts.from_json(unit_costs)
+    queries = [Query(o.plan, _estimate(o, link, costs)) for o in offers if isinstance(o.plan, QueryPlan)]
+    batches = [Batch(o.plan, _estimate(o, link, costs)) for o in offers if isinstance(o.plan, BatchPlan)]
+    return min(queries, key=lambda query: query.cost.total, default=None), batches
+
+
+def _estimate(offer: Offer, link: Link, costs: UnitCosts) -> Estimate:
+    if not (math.isfinite(offer.seconds) and offer.seconds >= 0):
+        raise PlanRefused(f"offer: a query of {offer.seconds} s cannot be")
+    plan = offer.plan
+    network = link.transfer(plan.query_bytes, plan.answer_bytes)
+    return Estimate(work.of_client(plan).total(costs), offer.seconds, network, plan.query_bytes, plan.answer_bytes)

@@ -1,0 +1,169 @@
+"""Batches: features stream in and are summed up as they come, answers stream out one logit after the other.
+
+A batch holds its sums and never the whole query; `Batches` bounds how many are under way and what they hold together.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from secure_infer.ckks.batch.blinding import BatchBlinder
+from secure_infer.ckks.batch.plan import BatchPlan
+from secure_infer.ckks.batch.query import read_ciphertext
+from secure_infer.ckks.residues import Residues
+from secure_infer.errors import CallFailed, MalformedRequest, ResourceExhausted
+from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
+from secure_infer_server.keystore import KeyStore
+from secure_infer_server.registry import Registry
+
+
+@dataclass(frozen=True)
+class KeyNotHeld:
+    """The only event where the client has to upload its key first."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the batch is, from 0 to 1."""
+
+    done: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One logit of all records, and how far the batch is then."""
+
+    product: bytes
+    done: float
+
+
+@dataclass
+class BatchTimes:
+    """Seconds at work, waiting for messages left out. blind: part of `evaluate`. blinds: made for this batch."""
+
+    load: float = 0.0
+    evaluate: float = 0.0
+    blind: float = 0.0
+    blinds: int = 0
+
+
+Event = KeyNotHeld | Progress | Answer | BatchTimes
+
+
+class Batches:
+    """Evaluates batches. places: how many at once. memory: bytes that all of them together may take."""
+
+    def __init__(self, registry: Registry, keys: KeyStore, places: int, memory: int) -> None:
+        self._registry, self._keys = registry, keys
+        self._places, self._memory = places, memory
+        self._running = self._taken = 0
+        self._lock = threading.Lock()
+
+    def evaluate(
+        self,
+        name: str,
+        model_digest: bytes,
+        plan_digest: bytes,
+        key_digest: bytes,
+        records: int,
+        messages: Iterator[list[bytes]],
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> Generator[Event, None, None]:
+        """Yields the events of one batch, `BatchTimes` last. messages: lists of ciphertexts, features in order.
+
+        abandoned: true when nobody waits any more; asked after every step of the work. Raises what `Dataplane.infer`
+        raises, and ResourceExhausted when as many batches as may be are under way.
+        """
+        model = self._registry.get(name)
+        model.require(model_digest)
+        offered = model.batch(plan_digest)
+        plan = offered.plan
+        if not 1 <= records <= plan.records:
+            raise MalformedRequest(f"batch: expected 1 to {plan.records} records, got {records}")
+        keys = self._keys.get(plan_digest, key_digest) if plan.key_bytes else None
+        if plan.key_bytes and keys is None:
+            yield KeyNotHeld()
+            return
+        with self._place(offered.program.memory):
+            times = BatchTimes()
+            public = None if keys is None else keys.public
+            blind = None if public is None else _timed(BatchBlinder(plan, public).residues, times)
+            switching = () if keys is None else keys.switching.parts
+            evaluation = offered.program.evaluation()
+            taken = 0
+            for message in messages:
+                started = perf_counter()
+                if not message or taken + len(message) > plan.features:
+                    raise MalformedRequest(
+                        f"batch: expected {plan.features} ciphertexts in messages of at least one, got an empty message or more"
+                    )
+                for data in message:
+                    before = perf_counter()
+                    residues = load_feature(plan, data)
+                    times.load += perf_counter() - before
+                    evaluation.add(residues)
+                taken += len(message)
+                times.evaluate += perf_counter() - started
+                yield Progress(evaluation.done)
+                if taken == plan.features:
+                    break
+            if taken < plan.features or next(messages, None) is not None:
+                raise MalformedRequest(
+                    f"batch: expected {plan.features} ciphertexts, got {taken} and the stream's end or more"
+                )
+            times.evaluate -= times.load
+            answers = evaluation.answers(blind, switching)
+            while True:
+                if abandoned():
+                    raise CallFailed("the call was cancelled or its deadline passed before the batch was evaluated")
+                started = perf_counter()
+                try:
+                    answer = next(answers)
+                except StopIteration:
+                    break
+                finally:
+                    times.evaluate += perf_counter() - started
+                yield Progress(evaluation.done) if answer is None else Answer(answer, evaluation.done)
+            yield times
+
+    @contextmanager
+    def _place(self, memory: int) -> Iterator[None]:
+        with self._lock:
+            if self._running >= self._places or self._taken + memory > self._memory:
+                raise ResourceExhausted(
+                    f"{self._running} batches are under way, as many as this server's places ({self._places}) or memory "
+                    f"({self._memory >> 20} MiB) allow; ask again later, or send single queries",
+                    again="later",
+                )
+            self._running += 1
+            self._taken += memory
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._taken -= memory
+
+
+def load_feature(plan: BatchPlan, data: bytes) -> Residues:
+    """One feature's ciphertext; raises MalformedRequest, or SecretKeyReceived when it looks like a secret key."""
+    if len(data) != plan.ciphertext_bytes:
+        refuse_secret_streams(data)
+    residues = read_ciphertext(plan, data)
+    refuse_ternary_query(residues[0], plan.parameters.data_primes)
+    return residues
+
+
+def _timed(blind: Callable[[], Residues], times: BatchTimes) -> Callable[[], Residues]:
+    def made() -> Residues:
+        started = perf_counter()
+        found = blind()
+        times.blind += perf_counter() - started
+        times.blinds += 1
+        return found
+
+    return made
