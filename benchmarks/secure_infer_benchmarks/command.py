@@ -13,7 +13,8 @@ from typing import Any
 
 from secure_infer import models
 from secure_infer.heads import Head
-from secure_infer_benchmarks import deidentification
+from secure_infer_benchmarks import deidentification, engine
+from secure_infer_benchmarks import peers as others
 from secure_infer_benchmarks.linear import Settings, measure, unit_norm_head
 
 
@@ -21,7 +22,11 @@ def run(arguments: list[str]) -> int:
     """Run the benchmark; prints a table, or one JSON object."""
     parser = argparse.ArgumentParser("secure-infer bench", description=__doc__)
     parser.add_argument(
-        "--suite", choices=SUITES, default="linear", help="linear: encrypted queries; deidentify: what is removed"
+        "--suite",
+        choices=SUITES,
+        default="linear",
+        help="linear: queries through a server, beside plaintext; engine: every plan by itself; batch: many records; "
+        "peers: other software on the same heads; deidentify: what is removed",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON there")
@@ -52,7 +57,19 @@ def deidentify(quick: bool) -> tuple[dict[str, Any], str]:
     return report, deidentification.table(report)
 
 
-SUITES = {"linear": linear, "deidentify": deidentify}
+def encrypted(quick: bool) -> tuple[dict[str, Any], str]:
+    """The engine by itself: single queries of every plan, what smudging costs, how time grows."""
+    report = engine.report(quick)
+    return {"machine": machine()} | report, engine.table(report)
+
+
+def peers(quick: bool) -> tuple[dict[str, Any], str]:
+    """The same heads evaluated by other software, ours first: the report and its table."""
+    report = {"machine": machine()} | others.report(quick, engine.beside_peers)
+    return report, others.table(report)
+
+
+SUITES = {"linear": linear, "engine": encrypted, "peers": peers, "deidentify": deidentify}
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.heads import ModelSpec
 from secure_infer_client.batches import Progress, nothing
 from secure_infer_client.client import Client
@@ -16,7 +17,7 @@ from secure_infer_client.prediction import Call, Explanation, Prediction
 
 
 class AsyncClient:
-    """Takes `Client`'s arguments and has its methods, awaited; `spec` and `plan` may ask the server, so they are methods."""
+    """Takes `Client`'s arguments and has its methods, awaited; `spec` and the plans may ask the server, so they are methods."""
 
     def __init__(self, target: str, **arguments: Any) -> None:
         self._client = Client(target, **arguments)
@@ -30,6 +31,9 @@ class AsyncClient:
 
     async def plan(self) -> Any:
         return await asyncio.to_thread(lambda: self._client.plan)
+
+    async def batch_plans(self) -> list[BatchPlan]:
+        return await asyncio.to_thread(lambda: self._client.batch_plans)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         return await asyncio.to_thread(self._client.embed, texts)

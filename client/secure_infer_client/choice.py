@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from secure_infer.ckks import work
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.costs import UnitCosts
 from secure_infer.ckks.link import Estimate, Link
 from secure_infer.ckks.plan import Plan, QueryPlan
+from secure_infer.ckks.work import between_queries, of_client
 from secure_infer.errors import PlanRefused
 
 
@@ -49,9 +49,16 @@ def usable(offers: Sequence[Offer], link: Link, unit_costs: str) -> tuple[Query 
     return min(queries, key=lambda query: query.cost.total, default=None), batches
 
 
+def in_a_row(query: Query, unit_costs: str) -> Query:
+    """`query` at what each of many in a row takes: with the masks and blinds that are made ahead of a single one."""
+    costs = UnitCosts.from_json(unit_costs)
+    client, server = (work.total(costs) for work in between_queries(query.plan))
+    return Query(query.plan, replace(query.cost, client=query.cost.client + client, server=query.cost.server + server))
+
+
 def _estimate(offer: Offer, link: Link, costs: UnitCosts) -> Estimate:
     if not (math.isfinite(offer.seconds) and offer.seconds >= 0):
         raise PlanRefused(f"offer: a query of {offer.seconds} s cannot be")
     plan = offer.plan
     network = link.transfer(plan.query_bytes, plan.answer_bytes)
-    return Estimate(work.of_client(plan).total(costs), offer.seconds, network, plan.query_bytes, plan.answer_bytes)
+    return Estimate(of_client(plan).total(costs), offer.seconds, network, plan.query_bytes, plan.answer_bytes)

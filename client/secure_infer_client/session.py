@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from time import perf_counter, sleep
 from typing import TypeVar
 
@@ -20,7 +17,6 @@ from secure_infer.ckks.answers import read_answer
 from secure_infer.ckks.batch.packing import pack_batch, read_batch
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.link import Link
-from secure_infer.ckks.parameters import Parameters
 from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.queries import pack_input
 from secure_infer.errors import (
@@ -39,7 +35,9 @@ from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer_client import transport
 from secure_infer_client.batches import BatchAnswers, Progress, infer_batch, nothing
-from secure_infer_client.choice import Batch, Offer, Query, usable
+from secure_infer_client.choice import Batch, Offer, Query, in_a_row, usable
+from secure_infer_client.costs import Costs
+from secure_infer_client.keyring import KeyRing
 from secure_infer_client.keys import SecretKey
 
 CHUNK = 1 << 20
@@ -47,42 +45,6 @@ BUSY_PAUSE = 0.1  # seconds, about, until a busy server is asked again to take a
 PATIENCE = 4.0  # a batch may take so many times its estimate, beside the timeout of every call
 
 Answered = TypeVar("Answered")
-
-
-@dataclass
-class Costs:
-    """Running totals of a call; times in seconds."""
-
-    encrypt: float = 0.0
-    call: float = 0.0
-    server: float = 0.0
-    load: float = 0.0
-    evaluate: float = 0.0
-    decrypt: float = 0.0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    key_bytes: int = 0
-    rounds: int = 0
-    blinds_ready: int = 0
-    blinds_inline: int = 0
-    plans: list[Plan] = field(default_factory=list)
-    started: float = field(default_factory=perf_counter)
-
-    def add_batch(self, found: BatchAnswers, seconds: float) -> None:
-        """Count a batch whose exchange took so long. What this side encrypted meanwhile is not counted twice."""
-        self.encrypt += found.encrypt
-        self.call += max(0.0, seconds - found.encrypt)
-        self.rounds += 1
-        self.bytes_up += found.bytes_up
-        self.bytes_down += found.bytes_down
-        self.add_times(found.times)
-
-    def add_times(self, times: inference_pb2.ServerTimes) -> None:
-        self.server += times.total_us / 1e6
-        self.load += times.load_us / 1e6
-        self.evaluate += times.evaluate_us / 1e6
-        self.blinds_ready += times.blinds_ready
-        self.blinds_inline += times.blinds_inline
 
 
 class Session:
@@ -107,13 +69,9 @@ class Session:
         self._spec: ModelSpec | None = None
         self._query: Query | None = None
         self._batches: list[Batch] = []
-        self._secrets: dict[Parameters, SecretKey] = {}
-        self._uploaded: set[tuple[str, bytes]] = set()
+        self._secrets = KeyRing()
         self._refusals = 0
         self._reason = ""
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="secure-infer-mask")
-        self._preparing: Future[None] | None = None
-        self._process = os.getpid()
 
     # What is served.
 
@@ -130,6 +88,12 @@ class Session:
             if option is not None:
                 return option.plan
         raise UnsupportedHead(f"model {self._model!r} cannot be evaluated under encryption: {self._reason}")
+
+    @property
+    def batch_plans(self) -> list[BatchPlan]:
+        """The batch plans that are used where they are quicker; the smallest batch first."""
+        self.spec  # noqa: B018 (asks for the model)
+        return sorted((batch.plan for batch in self._batches), key=lambda plan: plan.records)
 
     def _call(self, function: Callable[[], transport.Result]) -> transport.Result:
         return transport.call(self._target, self._timeout, function)
@@ -154,10 +118,10 @@ class Session:
             plan = wire_plans.from_proto(message.plan)
             plan.check_for(spec.encrypted, spec.outputs, self._privacy or Privacy.INPUT_PRIVATE)
             offers.append(Offer(self._with_own_primes(plan), message.server_seconds))
-        self._query, self._batches = usable(offers, self._link, response.unit_costs) if offers else (None, [])
+        query, self._batches = usable(offers, self._link, response.unit_costs) if offers else (None, [])
+        self._query = None if query is None else in_a_row(query, response.unit_costs)
         self._spec = spec
-        for parameters in self._secrets.keys() - {offer.plan.parameters for offer in offers}:
-            self._secrets.pop(parameters).destroy()
+        self._secrets.keep({offer.plan.parameters for offer in offers})
         return spec
 
     @staticmethod
@@ -189,7 +153,7 @@ class Session:
 
     def _predict_once(self, x: NDArray[np.float64], costs: Costs, progress: Progress) -> NDArray[np.float64]:
         self.plan  # noqa: B018 (there is one)
-        held = {plan for plan, _ in self._uploaded}
+        held = {plan for plan, _ in self._secrets.uploaded}
         shares = cheapest_for(len(x), self._query, self._batches, self._link, held).shares
         whole = sum(share.cost.total for share in shares) or 1.0
         found: list[NDArray[np.float64]] = []
@@ -220,7 +184,7 @@ class Session:
         if self._query is None:
             raise InternalFault("session: expected a plan for single queries")
         spec, plan = self.spec, self._query.plan
-        key = self._key_for(plan)
+        key = self._secrets.key_for(plan)
         started = perf_counter()
         queries = [
             inference_pb2.Query(ciphertexts=[key.encrypt(p) for p in pack_input(plan, row)]) for row in spec.carry(rows)
@@ -245,14 +209,14 @@ class Session:
         costs.decrypt += perf_counter() - started
         # The next query's masks, in the time until it is asked. Not while waiting for this answer: SEAL holds the
         # interpreter lock, which the answer needs when it comes.
-        self._preparing = self._ahead.submit(key.prepare, plan.ciphertexts)
+        self._secrets.prepare(key, plan.ciphertexts)
         return logits
 
     def _exchange_batch(
         self, plan: BatchPlan, rows: NDArray[np.float64], costs: Costs, progress: Progress
     ) -> NDArray[np.float64]:
         """Logits of rows that fit one batch."""
-        spec, key = self.spec, self._key_for(plan)
+        spec, key = self.spec, self._secrets.key_for(plan)
         started = perf_counter()
         header = inference_pb2.BatchHeader(
             model=self._model,
@@ -287,7 +251,7 @@ class Session:
 
     def _with_key(self, key: SecretKey, plan: Plan, costs: Costs, infer: Callable[[], Answered | None]) -> Answered:
         """`infer()`, which returns None when the server does not hold the key; it is uploaded then, once."""
-        if plan.key_bytes and (plan.digest, key.upload(plan).digest) not in self._uploaded:
+        if not self._secrets.holds(plan, key):
             self._upload(key, plan, costs)
         answered = infer()
         if answered is None:
@@ -332,33 +296,13 @@ class Session:
     def _refused(self, refusal: AnswerRefused) -> AnswerRefused:
         """A refusal destroys the keys, all of them: what the server could learn from it is then worthless."""
         self._refusals += 1
-        self._destroy_keys()
+        self._secrets.destroy()
         return AnswerRefused(
             f"{refusal.message}. The server is faulty or hostile: nothing was retried, the key was destroyed"
             + ("; this client stops" if self._refusals > 1 else "")
         )
 
     # The key.
-
-    def _key_for(self, plan: Plan) -> SecretKey:
-        """The secret key of the plan's ring; plans of one ring share it."""
-        self._settle()
-        if plan.parameters not in self._secrets:
-            self._secrets[plan.parameters] = SecretKey(plan.parameters)
-        return self._secrets[plan.parameters]
-
-    def _settle(self) -> None:
-        """Wait for the mask that is being made: keys are used by one thread at a time."""
-        preparing, self._preparing = self._preparing, None
-        if preparing is not None and self._process == os.getpid():
-            preparing.exception()  # waits; a mask that could not be made is made when it is needed, or fails there
-
-    def _destroy_keys(self) -> None:
-        self._settle()
-        for key in self._secrets.values():
-            key.destroy()
-        self._secrets.clear()
-        self._uploaded.clear()
 
     def _patiently(self, function: Callable[[], transport.Result], timeout: float) -> transport.Result:
         """A call, repeated while the server says that it is busy and may be asked again."""
@@ -388,7 +332,7 @@ class Session:
 
         self._patiently(lambda: self._keys.UploadKeys(chunks(), timeout=self._timeout), self._timeout)
         costs.key_bytes += len(upload.data)
-        self._uploaded.add((plan.digest, upload.digest))
+        self._secrets.uploaded.add((plan.digest, upload.digest))
 
     def plaintext(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The server's plaintext baseline, for benchmarks on public data; off by default on servers."""
@@ -397,8 +341,7 @@ class Session:
         return np.frombuffer(response.logits, "<f8").reshape(len(x), self.spec.outputs)
 
     def close(self) -> None:
-        self._destroy_keys()
-        self._ahead.shutdown()
+        self._secrets.close()
 
 
 def parse_privacy(value: str | None) -> Privacy | None:

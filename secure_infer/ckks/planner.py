@@ -1,7 +1,7 @@
 """Chooses a plan for a network: every kind of plan and every ring, by what a query takes on this machine and this link.
 
     coefficient  affine networks, one product
-    monomials    one hidden layer on few features: affine in the monomials that the client sends
+    monomials    hidden layers on few features: affine in the monomials that the client sends
     slots        hidden layers
     batch        many records at once, either kind of network: `batch_candidates`; `cheapest_for` divides records
 
@@ -11,9 +11,11 @@ seconds and compared. Rejected candidates keep their reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from secure_infer.ckks import slots, work
 from secure_infer.ckks.allocation import cheapest_for as cheapest_for
@@ -22,13 +24,13 @@ from secure_infer.ckks.batch import work as batch_work
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.coefficient import CoefficientPlan, LinearEvaluator
 from secure_infer.ckks.coefficient import planner as coefficient_planner
-from secure_infer.ckks.coefficient.lift import lifted, lifted_contract
+from secure_infer.ckks.coefficient.lift import lifted, lifted_contract, total_degree
 from secure_infer.ckks.costs import UnitCosts, Work
 from secure_infer.ckks.link import Estimate, Link, estimate
 from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy, QueryPlan
 from secure_infer.ckks.queries import QueryEvaluator
-from secure_infer.ckks.slots.planner import DEGREES, Demand, Layout, Planner, layouts
-from secure_infer.ckks.slots.program import Program
+from secure_infer.ckks.slots.layouts import Layout, promising, unfit
+from secure_infer.ckks.slots.planner import DEGREES, Demand, Planner
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
 from secure_infer.heads.network import Bounds, Network
@@ -155,18 +157,25 @@ def batch_offers(
 
 def offers(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates that no other beats in both the server's time and bytes, in their order."""
+    return undominated(candidates, lambda candidate: _burden(candidate.cost))
 
-    def burden(candidate: Candidate) -> tuple[float, int]:
-        return candidate.cost.server, candidate.cost.bytes_up + candidate.cost.bytes_down
 
-    def beaten(one: Candidate) -> bool:
-        seconds, size = burden(one)
-        return any(
-            (other_seconds, other_size) != (seconds, size) and other_seconds <= seconds and other_size <= size
-            for other_seconds, other_size in map(burden, candidates)
-        )
+Item = TypeVar("Item")
 
-    return [candidate for candidate in candidates if not beaten(candidate)]
+
+def undominated(items: Sequence[Item], burden: Callable[[Item], tuple[float, int]]) -> list[Item]:
+    """The items that no other equals or beats in both parts of its burden, in their order; the first of equals."""
+    least, kept = math.inf, set()
+    for index in sorted(range(len(items)), key=lambda index: burden(items[index])):
+        size = burden(items[index])[1]
+        if size < least:
+            least = size
+            kept.add(index)
+    return [item for index, item in enumerate(items) if index in kept]
+
+
+def _burden(cost: Estimate) -> tuple[float, int]:
+    return cost.server, cost.bytes_up + cost.bytes_down
 
 
 def refusal(rejected: Sequence[Rejected], network: Network, wanted: Demand) -> UnsupportedHead:
@@ -191,7 +200,7 @@ def _monomials(network: Network, contract: InputContract, wanted: Demand, costs:
         linear = lifted(network, contract)
     except UnsupportedHead as problem:
         return Exploration([], [Rejected("monomials", "any ring", problem.message)])
-    degree = network.hidden[0].degree
+    degree = total_degree(network)
 
     def of_features(plan: CoefficientPlan) -> CoefficientPlan:
         return replace(plan, features=contract.features, lift=degree, lift_norm=contract.largest_norm)
@@ -223,36 +232,46 @@ def _affine(
 
 
 def _slots(network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link) -> Exploration:
-    """The smallest ring that has a program, and there the quickest for each number of ciphertexts."""
+    """The smallest ring that has programs, and there those that no other beats in both time and bytes.
+
+    Layouts are priced by their drafts; only what may be offered is compiled, which takes longer.
+    """
     planner = Planner(network, contract)
-    rejected: list[Rejected] = []
+    found = Exploration([], [])
+
+    def reject(words: str, problem: UnsupportedHead | PlanRefused) -> None:
+        found.rejected.append(Rejected("slots", words, problem.message))
+
     for degree in DEGREES:
-        found: dict[int, Candidate] = {}
-        for layout in layouts(network, degree):
+        drafts = []
+        for layout in promising(network, degree):
             try:
-                program = _program(planner, layout, wanted)
+                draft = planner.draft(layout, wanted)
             except (UnsupportedHead, PlanRefused) as problem:
-                words = f"N={degree}, {layout.inputs} inputs, {layout.parts} parts, {layout.shifts} shifts"
-                rejected.append(Rejected("slots", words, problem.message))
+                reject(_words(layout), problem)
+            else:
+                drafts.append((_cost(work.of_slots_server(draft), draft.plan, costs, link), layout))
+        for _, layout in undominated(drafts, lambda drafted: _burden(drafted[0])):
+            try:
+                program = planner.program(layout, wanted)
+            except (UnsupportedHead, PlanRefused) as problem:
+                reject(_words(layout), problem)
                 continue
             cost = _cost(work.of_slots_server(program), program.plan, costs, link)
-            best = found.get(layout.inputs)
-            if best is None or cost.total < best.cost.total:
-                compiled = partial(slots.SlotEvaluator, planner.network, program)
-                found[layout.inputs] = Candidate("slots", program.plan, cost, compiled)
-        if found:
-            return Exploration(list(found.values()), rejected)
-    return Exploration([], rejected)
+            compiled = partial(slots.SlotEvaluator, planner.network, program)
+            found.candidates.append(Candidate("slots", program.plan, cost, compiled))
+        if found.candidates:
+            break
+        if reason := unfit(network, degree):
+            found.rejected.append(Rejected("slots", f"N={degree}", reason))
+    return found
 
 
-def _program(planner: Planner, layout: Layout, wanted: Demand) -> Program:
-    """The program with the fewest early folds: each costs time and gains smudging. Raises like `Planner.program`."""
-    for early in range(layout.parts.bit_length() - 1):
-        try:
-            return planner.program(replace(layout, early=early), wanted)
-        except (UnsupportedHead, PlanRefused):
-            continue
-    return planner.program(replace(layout, early=layout.parts.bit_length() - 1), wanted)
+def _words(layout: Layout) -> str:
+    return (
+        f"N={layout.degree}, {layout.inputs} inputs, {layout.parts} parts ({layout.early} early), "
+        f"{layout.shifts} shifts, {layout.babies} babies"
+    )
 
 
 def _cost(server: Work, plan: QueryPlan, costs: UnitCosts, link: Link) -> Estimate:

@@ -6,20 +6,33 @@ from secure_infer.ckks.batch import work as batch_work
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.coefficient import CoefficientPlan
 from secure_infer.ckks.costs import Operation, Work
-from secure_infer.ckks.plan import Plan
+from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.slots.program import Layer, Program
 
 
 def of_client(plan: Plan) -> Work:
-    """Packing and encrypting a row, reading its answers; of a batch plan, a batch."""
+    """Packing and encrypting a row, reading its answers. Masks, zero encryptions, are made between queries.
+
+    Of a batch plan: of a batch, masks included.
+    """
     if isinstance(plan, BatchPlan):
         return batch_work.of_client(plan)
     degree, primes = plan.parameters.degree, len(plan.parameters.data_primes)
-    encrypted = plan.ciphertexts * _at(Operation.ENCRYPT, degree, primes)
-    packed = Work.of(Operation.PACK, plan.ciphertexts * primes * degree)
+    # A polynomial's transform takes what an inverse one takes, prime by prime.
+    added = _at(Operation.LOAD, degree, primes) + primes * _at(Operation.FINISH, degree, 1)
+    packed = _at(Operation.ADD, degree, primes) + Work.of(Operation.PACK, primes * degree)
     limbs = 1 + (plan.answer_width > 30)
     read = Work.of(Operation.GEMM, limbs * plan.outputs * degree)
-    return encrypted + packed + read + Work.of(Operation.UNPACK, plan.products * degree)
+    return plan.ciphertexts * (added + packed) + read + Work.of(Operation.UNPACK, plan.products * degree)
+
+
+def between_queries(plan: QueryPlan) -> tuple[Work, Work]:
+    """(client's, server's) work that is done ahead of a query, and counts where queries follow one another: masks, blinds."""
+    degree, primes = plan.parameters.degree, len(plan.parameters.data_primes)
+    masks = plan.ciphertexts * _at(Operation.ENCRYPT, degree, primes)
+    if plan.privacy is Privacy.INPUT_PRIVATE:
+        return masks, Work()
+    return masks, plan.products * _at(Operation.BLIND, degree, plan.blind_level)
 
 
 def of_coefficient_server(plan: CoefficientPlan) -> Work:

@@ -129,7 +129,7 @@ def test_malformed_slots_read_a_hidden_layer_whatever_the_flood() -> None:
     """The documented limit: a query that is no row of features, here column 0 alone and large, beyond any contract."""
     plan, public = CASE.plan, CASE.material.public
     assert public is not None
-    blinder, rows, size = Blinder(plan, public), CASE.key.rows(plan), 50.0
+    blinder, rows, size = Blinder(plan, public), CASE.key.rows(plan), 500.0
     answers = []
     for sign in (-1.0, 1.0):
         slots = np.zeros(plan.slots, np.complex128)

@@ -111,7 +111,7 @@ def session(served: Served) -> tuple[bytes, dict[str, bytes], CoefficientPlan]:
             client.predict(row)
             client.explain(TEXT)
             plan = client.plan
-            key = client._session._secrets.get(plan.parameters)
+            key = client._session._secrets.by_ring.get(plan.parameters)
             assert key is not None
             forms = secret_forms(plan, key) | input_forms(plan, row[0]) | text_forms(TEXT)
             forms |= {f"text's {name}": form for name, form in input_forms(plan, client.embed([TEXT])[0]).items()}

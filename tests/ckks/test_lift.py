@@ -15,7 +15,7 @@ from secure_infer.ckks import keymaterial
 from secure_infer.ckks.answers import read_answer
 from secure_infer.ckks.blinding import Blinder
 from secure_infer.ckks.coefficient import CoefficientPlan, LinearEvaluator, pack_input, planner
-from secure_infer.ckks.coefficient.lift import MAX_TERMS, count, lift, lifted, lifted_contract
+from secure_infer.ckks.coefficient.lift import MAX_DEEP_TERMS, MAX_LIFT, MAX_TERMS, count, lift, lifted, lifted_contract
 from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import Head, InputContract, Polynomial, Square
@@ -86,9 +86,12 @@ def test_lifted_is_the_network(features: int, units: int, outputs: int, degree: 
 
 
 def test_what_cannot_be_lifted_is_a_named_error() -> None:
-    deep = hidden_head((3, 4, 4, 2))
-    with pytest.raises(UnsupportedHead, match="one hidden layer"):
+    deep = hidden_head((3, 4, 4, 4, 4, 2))
+    with pytest.raises(UnsupportedHead, match="degree 16 in 3 features"):
         lifted(private_network(deep), deep.contract)
+    broad = hidden_head((30, 4, 4, 2))
+    with pytest.raises(UnsupportedHead, match=f"at most degree {MAX_LIFT} and {MAX_DEEP_TERMS} monomials"):
+        lifted(private_network(broad), broad.contract)
     wide = hidden_head((512, 2, 2))
     assert count(512, 2) > MAX_TERMS
     with pytest.raises(UnsupportedHead, match="at most"):
@@ -106,6 +109,8 @@ HEADS = {
     "square": (hidden_head((8, 6, 3), bound=2.0, norm=None), 2),
     "cubic": (hidden_head((5, 7, 2), curve(3, 7), **UNIT), 3),
     "quartic": (hidden_head((4, 3, 1), curve(4, 3), **UNIT), 4),
+    "two layers": (hidden_head((4, 3, 3, 2), **UNIT), 4),
+    "three layers": (hidden_head((2, 3, 2, 3, 1), **UNIT), 8),
     "several ciphertexts": (hidden_head((80, 4, 2), **UNIT), 2),
 }
 
@@ -139,7 +144,7 @@ def test_several_ciphertexts_are_several() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"lift": 0}, {"lift": 5}, {"lift_norm": 0.0}, {"lift_norm": math.inf}, {"lift_norm": math.nan}]
+    "change", [{"lift": 0}, {"lift": 9}, {"lift_norm": 0.0}, {"lift_norm": math.inf}, {"lift_norm": math.nan}]
 )
 def test_unsound_lifts_are_refused(change: dict) -> None:
     head, degree = HEADS["cubic"]

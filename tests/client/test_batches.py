@@ -124,7 +124,7 @@ def test_an_exception_in_progress_is_the_callers(client: Client) -> None:
 
 def test_an_error_while_encrypting_is_the_callers(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     client.predict(unit_rows(MANY, 8))
-    for key in client._session._secrets.values():
+    for key in client._session._secrets.by_ring.values():
         monkeypatch.setattr(key, "encrypt_batch", lambda polynomial: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         client.predict(unit_rows(MANY, 8))
@@ -146,7 +146,7 @@ def test_the_async_client_takes_batches(batch_server: LocalServer) -> None:
 def test_one_secret_key_a_ring(client: Client) -> None:
     for count in (1, MANY, 2, 3 * MANY):
         client.predict(unit_rows(count, 8))
-    secrets = client._session._secrets
+    secrets = client._session._secrets.by_ring
     assert len(secrets) >= 2
     assert all(parameters == key.parameters for parameters, key in secrets.items())
     polynomials = [key.polynomial().tobytes() for key in secrets.values()]
@@ -272,12 +272,12 @@ def test_a_refused_batch_destroys_every_key(client: Client, name: str) -> None:
     rows = unit_rows(MANY, 8)
     client.predict(rows[:1])
     client.predict(rows)
-    keys, stub = list(client._session._secrets.values()), client._session._inference
+    keys, stub = list(client._session._secrets.by_ring.values()), client._session._inference
     tampered(client, change)
     with pytest.raises(AnswerRefused, match=message) as refused:
         client.predict(rows)
     assert "nothing was retried" in refused.value.message
-    assert not client._session._secrets
+    assert not client._session._secrets.by_ring
     assert len(keys) == 2
     for key in keys:
         with pytest.raises(InternalFault, match="destroyed"):

@@ -330,7 +330,7 @@ def test_a_busy_server_is_asked_again_and_a_full_one_is_not(client: Client) -> N
     session._keys = Busy(session._keys, [ResourceExhausted("busy", again="shortly") for _ in range(3)])  # type: ignore[assignment]
     client.predict(unit_rows(1, 8))
     assert client.last_call.stats.key_bytes == client.plan.key_bytes
-    session._destroy_keys()
+    session._secrets.destroy()
     full = [ResourceExhausted("full")]
     session._keys = Busy(session._keys, full)  # type: ignore[assignment]
     with pytest.raises(ResourceExhausted, match="full"):

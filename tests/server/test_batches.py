@@ -28,6 +28,7 @@ from secure_infer.errors import (
 )
 from secure_infer.heads import Head, Linear, Square
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
+from secure_infer.wire import plans as wire_plans
 from secure_infer_client import Client, transport
 from secure_infer_client.keys import SecretKey
 from secure_infer_server import servicer
@@ -387,6 +388,19 @@ def test_offers_hold_batches_after_single_queries(app: tuple[App, str]) -> None:
     assert {"coefficient", "batch"} == set(kinds)
     records = [offer.plan.parameters.degree for offer in offers if offer.plan.WhichOneof("kind") == "batch"]
     assert records == sorted(set(records))
+
+
+def test_batch_plans_round_trip() -> None:
+    for head in (HEAD, square_head()):
+        for offered in ServedModel.compile("m", head, Policy(privacy=Privacy.INPUT_PRIVATE)).batches.values():
+            message = wire_plans.to_proto(offered.plan)
+            assert wire_plans.from_proto(message) == offered.plan
+            message.batch.unit *= 2
+            with pytest.raises(PlanRefused, match="digest"):
+                wire_plans.from_proto(message)
+            message.batch.places = 9
+            with pytest.raises(PlanRefused, match="layout"):
+                wire_plans.from_proto(message)
 
 
 def test_a_server_may_offer_none(directory: Path) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tqdm import tqdm
 
 from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import SettingsError
+from secure_infer_client.batches import Progress
 from secure_infer_client.client import Client
 
 
@@ -48,6 +53,18 @@ def client(options: argparse.Namespace, *, deidentify: bool = True, long_text: s
         deidentify=deidentify,
         long_text=long_text,
     )
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Progress]:
+    """A bar on stderr, where that is a terminal, moved by the part that is done."""
+    shape = "{l_bar}{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, desc=description, bar_format=shape, leave=False, disable=None) as bar:
+
+        def reached(done: float) -> None:
+            bar.update(done - bar.n)
+
+        yield reached
 
 
 def show(lines: list[str]) -> None:

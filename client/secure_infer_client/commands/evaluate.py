@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
             labels=spec.labels,
         )
         rows, logits = _scored(client, data)
-        bound, plan = client.plan.error_bound, str(client.plan.parameters)
+        bound, plan = client.last_call.stats.error_bound, client.last_call.stats.plan
     result = {
         "model": spec.name,
         "model_digest": spec.digest,
@@ -99,17 +99,15 @@ def _reference(path: Path | None, spec: ModelSpec) -> Head | None:
 
 
 def _scored(client: Client, data: Labelled) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(rows, logits), embedded and scored in chunks."""
-    rows, logits = [], []
-    for start in tqdm(range(0, len(data.labels), CHUNK), desc="rows", unit_scale=CHUNK, leave=False, disable=None):
-        stop = start + CHUNK
-        if data.texts is not None:
-            part = client.embed(data.texts[start:stop])
-        else:
-            part = client.spec.contract.check(data.features[start:stop] if data.features is not None else [])
-        rows.append(part)
-        logits.append(client.predict(part))
-    return np.concatenate(rows), np.concatenate(logits)
+    """(rows, logits); texts are embedded in chunks, and scored all together."""
+    if data.texts is None:
+        rows = client.spec.contract.check(data.features if data.features is not None else [])
+    else:
+        chunks = [data.texts[start : start + CHUNK] for start in range(0, len(data.texts), CHUNK)]
+        bar = tqdm(chunks, desc="embedding", unit_scale=CHUNK, leave=False, disable=None)
+        rows = np.concatenate([client.embed(chunk) for chunk in bar])
+    with connection.progress("rows") as reached:
+        return rows, client.predict(rows, progress=reached)
 
 
 def _report(spec: ModelSpec, logits: NDArray[np.float64], data: Labelled, threshold: float | None) -> dict[str, Any]:

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from secure_infer.errors import InvalidInput
 from secure_infer.heads import Task
 from secure_infer_client.commands import connection
-
-CHUNK = 256
 
 
 def run(arguments: list[str]) -> int:
@@ -29,13 +26,11 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     x = _rows(options.embeddings)
     with connection.client(options) as client:
-        spec, plan = client.spec, client.plan
+        spec = client.spec
         rows = spec.contract.check(x)  # all of them before the first leaves
-        parts, costs = [], []
-        for start in tqdm(range(0, len(rows), CHUNK), desc="rows", unit_scale=CHUNK, leave=False, disable=None):
-            parts.append(client.predict(rows[start : start + CHUNK]))
-            costs.append(client.last_call.stats)
-        logits, stats = np.concatenate(parts), sum(costs[1:], costs[0])
+        with connection.progress("rows") as reached:
+            logits = client.predict(rows, progress=reached)
+        stats = client.last_call.stats
     probabilities = spec.probabilities(logits)
     labels = spec.decide(logits)
     if options.json:
@@ -45,7 +40,7 @@ def run(arguments: list[str]) -> int:
             "labels": labels,
             "probabilities": probabilities.max(axis=1).tolist() if spec.task is not Task.REGRESSION else None,
             "logits": logits.tolist(),
-            "error_bound": plan.error_bound,
+            "error_bound": stats.error_bound,
             "stats": asdict(stats),
         }
         connection.show([json.dumps(result)])
@@ -53,7 +48,7 @@ def run(arguments: list[str]) -> int:
     sure = ["" if np.isnan(p) else f"{p:6.1%}  " for p in probabilities.max(axis=1)]
     lines = [f"{i:>6}  {sure[i]}{labels[i]}" for i in range(len(labels))]
     lines.append(
-        f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {plan.error_bound:g}"
+        f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {stats.error_bound:g}"
     )
     connection.show(lines)
     return 0

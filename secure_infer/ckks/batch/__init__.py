@@ -11,5 +11,6 @@ quadratic   hidden layers: products of residues between matrix products
 keys        switching keys for conjugates, made by the client, applied to outputs alone
 blinding    encryptions of zero, flooded on every coefficient
 answer      blind, switch, drop primes, add the bias, round
-planner     chooses parameters (affine_planner, quadratic_planner, deep_planner, chain)
+planner     chooses parameters (affine_planner, quadratic_planner, deep_form, deep_planner, chain)
+work        counts what a batch asks of both sides
 """

@@ -23,6 +23,7 @@ import numpy as np
 
 from secure_infer.ckks.batch.affine_planner import failure_probability, least_range, rounded
 from secure_infer.ckks.batch.chain import chain, sizes
+from secure_infer.ckks.batch.deep_form import DeepForm
 from secure_infer.ckks.batch.gemm import MAX_PRODUCT_BITS, limb_bits
 from secure_infer.ckks.batch.plan import SLOT_BITS, BatchPlan, Layout
 from secure_infer.ckks.batch.quadratic import Form, QuadraticProgram
@@ -31,10 +32,10 @@ from secure_infer.ckks.batch.quadratic_planner import (
     FRESH,
     MARGIN,
     ROUNDING,
-    QuadraticForm,
     late_noise,
     switching_noise,
 )
+from secure_infer.ckks.parameters import Parameters
 from secure_infer.ckks.plan import (
     MAX_SMUDGING,
     SIGMAS,
@@ -46,72 +47,13 @@ from secure_infer.ckks.plan import (
     two_digits,
 )
 from secure_infer.errors import UnsupportedHead
-from secure_infer.heads import InputContract, Linear
 from secure_infer.heads.layers import Floats
-from secure_infer.heads.network import Bounds, Network
 
 _SHORT = 0.25
 """Bits by which a prime may be below its power of two, in rings of many places."""
 
 _MOST_PRIMES = 16
 """No chain has more; the noise of switching is reckoned for as many."""
-
-
-class DeepForm:
-    """A head of two forms with its bounds; `inner` is None where the first form is the squares of single units."""
-
-    def __init__(self, network: Network, contract: InputContract) -> None:
-        if len(network.hidden) > 2 or (len(network.hidden) == 2 and max(h.degree for h in network.hidden) > 2):
-            raise UnsupportedHead(
-                "batch plan: expected one hidden layer of degree at most 4, or two of degree at most 2, "
-                f"got degrees {[h.degree for h in network.hidden]}"
-            )
-        self.network, self.contract, self.bounds = network, contract, Bounds(network, contract)
-        self.weight = network.hidden[0].weight
-        self.inner: QuadraticForm | None = None
-        if len(network.hidden) == 2:
-            last = network.hidden[1].weight
-            self.inner = QuadraticForm(Network(network.hidden[:1], Linear(last)), contract)
-        self.coefficients = np.zeros((network.hidden[-1].units, 5))
-        self.coefficients[:, : network.hidden[-1].degree + 1] = network.hidden[-1].coefficients
-        ones = np.ones(len(self.weight))
-        self.slope = float(self.bounds.sensitivity(0, ones).max())  # |∇_t y|
-        self.steepest = min(
-            self.slope * float(np.linalg.norm(self.weight, 2)),
-            float(self.bounds.sensitivity(0, self.weight @ self.weight.T).max()),
-        )
-        self.largest = float(self.bounds.outputs.max())
-        self.variables = self.bounds.units[-1] if self.inner else self.bounds.units[0] ** 2
-
-    def scales(self, budget: float) -> tuple[float, float, float]:
-        """S1, S2, S3 of the first form at which rounding costs at most `budget`; the latter two are 1 without `inner`."""
-        reach = self.slope * self.contract.largest_norm
-        first = power_of_two(max(1.0, 0.3 * reach * math.sqrt(self.weight.size) / budget))
-        while reach * np.linalg.norm(rounded(self.weight, first) / first - self.weight, 2) > budget / 2:
-            first *= 2
-        if self.inner is None:
-            return first, 1.0, 1.0
-        outer = float(self.bounds.sensitivity(1, np.ones(len(self.coefficients))).max())
-        second = third = 2.0**10
-        while outer * np.linalg.norm(self.inner.rounding_errors(math.inf, second, third)) > budget / 2:
-            second, third = second * 2, third * 2
-        return first, second, min(third, 4 * first**2 * second)
-
-    def outer(self, kappa: Floats) -> tuple[Floats, Floats]:
-        """(polynomials of the squares, of the linear terms) of the second form, in t: see `_terms`."""
-        c = self.coefficients
-        if self.inner is not None:
-            return c[:, 2:3], c[:, 1:2]
-        beta = c[:, 3] / (2 * kappa)
-        return np.stack([c[:, 4] - beta, beta], 1), np.stack([c[:, 2] - kappa * c[:, 3] / 2, c[:, 1]], 1)
-
-    def rounding_slope(self, kappa: Floats) -> float:
-        """Largest root of sum_h (∂y/∂variable_h)² over the rounded variables."""
-        if self.inner is not None:
-            return float(self.bounds.sensitivity(1, np.ones(len(self.coefficients))).max())
-        z, c = self.bounds.units[0], self.coefficients
-        steep = 2 * np.abs(c[:, 4]) * z**2 + np.abs(c[:, 3]) * z + np.abs(c[:, 2] - kappa * c[:, 3] / 2)
-        return float(np.linalg.norm(self.network.output.weight * steep, axis=1).max())
 
 
 @dataclass(frozen=True)
@@ -181,70 +123,99 @@ def _dropped(degree: int, bits: float) -> list[int]:
     return [each + (index < longer) for index in range(count)]
 
 
+class _Trial:
+    """The planning of a head at ring degree N: what follows from the wanted error and smudging before primes are chosen.
+
+    fresh: deviation that noise on the features brings to a logit at an input scale of one. above: value of one in the
+    first form's outputs. carried: largest value of a unit that goes on beside them. allowed: deviation that either noise
+    may bring.
+    """
+
+    def __init__(
+        self,
+        deep: DeepForm,
+        scales: tuple[float, float, float],
+        privacy: Privacy,
+        error: float,
+        smudging: int,
+        degree: int,
+    ) -> None:
+        first, second, _ = scales
+        self.deep, self.degree, self.error = deep, degree, error
+        self.quartic, self.spread = deep.inner is None, math.sqrt(degree / 2)
+        self.flood = error * FLOOD if privacy is Privacy.BOTH_PRIVATE else 0.0
+        self.allowed = (self.flood / 2.0**smudging if self.flood else error / 20 / SIGMAS) / math.sqrt(2)
+        self.fresh = FRESH * self.spread * deep.steepest
+        self.input_scale = 1 << max(10, math.ceil(math.log2(max(1.0, self.fresh / self.allowed))))
+        if deep.contract.bound * self.input_scale >= 2.0**SLOT_BITS:
+            raise UnsupportedHead(
+                f"N={degree}: an input scale of 2^{self.input_scale.bit_length() - 1} exceeds {SLOT_BITS} bits"
+            )
+        self.linear_unit = self.input_scale * first
+        self.above = 4 * float(self.input_scale) ** 2 * first**2 * second
+        self.answer_range = power_of_two(max(deep.largest, least_range(error)))
+        self.window = MARGIN * WINDOW * math.sqrt(2.0)
+        self.carried = self.linear_unit * float(deep.bounds.units[0].max()) if self.quartic else 0.0
+
+    def multiples(self, unit: float) -> Floats:
+        """b: how often t is added to s, where a variable has `unit` per one."""
+        if not self.quartic:
+            return np.ones(len(self.deep.coefficients))
+        return np.maximum(1.0, np.rint(np.sqrt(self.deep.variables) * unit / self.linear_unit))
+
+    def rounding(self, unit: float) -> float:
+        """Deviation that the rounded variables bring to a logit."""
+        slope = self.deep.rounding_slope(self.multiples(unit) * self.linear_unit / unit)
+        switching = switching_noise(self.degree, 2.0**MAX_PRODUCT_BITS, _MOST_PRIMES) / self.above
+        return self.spread * slope * math.hypot(rounding_noise(self.degree) / unit, switching)
+
+    def second(self, unit: float) -> _Second:
+        return _second(self.deep, unit, self.linear_unit, self.multiples(unit), self.error * ROUNDING / 2)
+
+    def chain(self) -> tuple[Parameters, int]:
+        """The primes, and how many of them the second form has."""
+        least = 2.0**16
+        while least <= self.above and self.rounding(least) > self.allowed:
+            least *= 2
+        if least > self.above:
+            raise UnsupportedHead(
+                f"N={self.degree}: the first layer leaves no room for the second; allow a larger error"
+            )
+        dropped = _dropped(self.degree, math.log2(self.above / least))
+        trial = self.second(self.above / 2.0 ** sum(dropped))
+        bits = math.log2(max(trial.unit * self.answer_range, self.carried) * self.window)
+        # Primes are a little below their powers of two, the fewest of them at the widest.
+        widths = [*sizes(self.degree, bits + _SHORT * (1 + len(dropped)), MAX_PRODUCT_BITS), *dropped]
+        return chain(self.degree, widths, sum(widths), MAX_PRODUCT_BITS), len(widths) - len(dropped)
+
+
 def deep_program(
     deep: DeepForm, scales: tuple[float, float, float], privacy: Privacy, error: float, smudging: int, degree: int
 ) -> QuadraticProgram:
     """The program at ring degree N; raises UnsupportedHead where precision, range and smudging do not fit."""
-    first, second, _ = scales
-    flood = error * FLOOD if privacy is Privacy.BOTH_PRIVATE else 0.0
-    spread, quartic = math.sqrt(degree / 2), deep.inner is None
-    allowed = (flood / 2.0**smudging if flood else error / 20 / SIGMAS) / math.sqrt(2)
-    fresh = FRESH * spread * deep.steepest
-    input_scale = 1 << max(10, math.ceil(math.log2(max(1.0, fresh / allowed))))
-    if deep.contract.bound * input_scale >= 2.0**SLOT_BITS:
-        raise UnsupportedHead(
-            f"N={degree}: an input scale of 2^{input_scale.bit_length() - 1} exceeds {SLOT_BITS} bits"
-        )
-    linear_unit = input_scale * first
-    above = 4 * float(input_scale) ** 2 * first**2 * second
-    answer_range = power_of_two(max(deep.largest, least_range(error)))
-    window = MARGIN * WINDOW * math.sqrt(2.0)
-    carried = linear_unit * float(deep.bounds.units[0].max()) if quartic else 0.0
-
-    def multiples(unit: float) -> Floats:
-        """b: how often t is added to s."""
-        near = np.rint(np.sqrt(deep.variables) * unit / linear_unit) if quartic else np.ones(len(deep.coefficients))
-        return np.maximum(1.0, near)
-
-    def rounding(unit: float) -> float:
-        """Deviation that the rounded variables bring to a logit."""
-        slope = deep.rounding_slope(multiples(unit) * linear_unit / unit)
-        switching = switching_noise(degree, 2.0**MAX_PRODUCT_BITS, _MOST_PRIMES) / above
-        return spread * slope * math.hypot(rounding_noise(degree) / unit, switching)
-
-    least = 2.0**16
-    while rounding(least) > allowed:
-        least *= 2
-    if least > above:
-        raise UnsupportedHead(f"N={degree}: the first layer leaves no room for the second; allow a larger error")
-    dropped = _dropped(degree, math.log2(above / least))
-    unit = above / 2.0 ** sum(dropped)
-    trial = _second(deep, unit, linear_unit, multiples(unit), error * ROUNDING / 2)
-    bits = math.log2(max(trial.unit * answer_range, carried) * window)
-    # Primes are a little below their powers of two, the fewest of them at the widest.
-    widths = [*sizes(degree, bits + _SHORT * (1 + len(dropped)), MAX_PRODUCT_BITS), *dropped]
-    parameters = chain(degree, widths, sum(widths), MAX_PRODUCT_BITS)
-    primes, level = parameters.data_primes, len(widths) - len(dropped)
-    unit = above / math.prod(primes[level:])
-    final = _second(deep, unit, linear_unit, multiples(unit), error * ROUNDING / 2)
-    if math.prod(primes[:level]) < window * max(final.unit * answer_range, carried):
+    trial = _Trial(deep, scales, privacy, error, smudging, degree)
+    parameters, level = trial.chain()
+    primes = parameters.data_primes
+    unit = trial.above / math.prod(primes[level:])
+    second = trial.second(unit)
+    if math.prod(primes[:level]) < trial.window * max(second.unit * trial.answer_range, trial.carried):
         raise UnsupportedHead(f"{parameters}: the range does not fit after the first layer")
-    if parameters.data_modulus < window * above * float(deep.variables.max()):
+    if parameters.data_modulus < trial.window * trial.above * float(deep.variables.max()):
         raise UnsupportedHead(f"{parameters}: the first layer's range does not fit")
-    form = _first(deep, scales, input_scale, above)
-    for prime in primes:
-        limb_bits(form.rows, prime.bit_length())
-    for prime in primes[:level]:
-        limb_bits(final.form.rows, prime.bit_length())
-    answer_unit = final.unit / math.prod(primes[1:level])
-    sent = answer_bits(parameters, answer_unit, flood / spread) if flood else 0
-    outer = spread * switching_noise(degree, max(primes), level) / final.unit
-    inside = math.hypot(fresh / input_scale, rounding(unit), outer)
+    form = deep.first(scales, trial.input_scale)
+    for rows, held in ((form.rows, primes), (second.form.rows, primes[:level])):
+        for prime in held:
+            limb_bits(rows, prime.bit_length())
+    answer_unit = second.unit / math.prod(primes[1:level])
+    flood, spread = trial.flood, trial.spread
+    kept = answer_bits(parameters, answer_unit, flood / spread) if flood else 0
+    outer = spread * switching_noise(degree, max(primes), level) / second.unit
+    inside = math.hypot(trial.fresh / trial.input_scale, trial.rounding(unit), outer)
     reached = math.floor(math.log2(flood / inside) + 1e-9) if flood else 0
     if flood and reached < smudging:
         raise UnsupportedHead(f"{parameters}: reaches {reached} smudging bits of {smudging}")
-    noise = math.hypot(flood, inside, spread * late_noise(parameters, answer_unit, sent, level))
-    bound = two_digits(_first_error(deep, scales) + final.error + 1 / answer_unit + SIGMAS * noise)
+    noise = math.hypot(flood, inside, spread * late_noise(parameters, answer_unit, kept, level))
+    bound = two_digits(deep.first_error(scales) + second.error + 1 / answer_unit + SIGMAS * noise)
     if bound > error:
         raise UnsupportedHead(f"{parameters}: reaches an error bound of {bound:.1e} of {error:.1e}")
     plan = BatchPlan(
@@ -252,36 +223,16 @@ def deep_program(
         privacy=privacy,
         features=deep.contract.features,
         outputs=len(deep.network.output.bias),
-        input_scale=input_scale,
-        answer_range=answer_range,
+        input_scale=trial.input_scale,
+        answer_range=trial.answer_range,
         flood=flood,
         smudging_bits=min(MAX_SMUDGING, reached),
         error_bound=bound,
         failure_probability=failure_probability(len(deep.network.output.bias) * degree),
-        answer_bits=sent,
+        answer_bits=kept,
         layout=Layout.SLOTS,
         level=level,
         unit=answer_unit,
     )
     plan.check()
-    return QuadraticProgram(plan, form, deep.network.output.bias, final.form, carried=quartic)
-
-
-def _first(deep: DeepForm, scales: tuple[float, float, float], input_scale: int, above: float) -> Form:
-    first, second, third = scales
-    if deep.inner is None:
-        return Form(rounded(deep.weight, first), None, None, 1)
-    linear = rounded(deep.inner.linear, third)
-    lift = input_scale * int(4 * first**2 * second // third)
-    hidden, output = rounded(deep.inner.hidden, first), rounded(deep.inner.output, second)
-    return Form(hidden, output, linear if linear.any() else None, lift)
-
-
-def _first_error(deep: DeepForm, scales: tuple[float, float, float]) -> float:
-    first, second, third = scales
-    moved = np.linalg.norm(rounded(deep.weight, first) / first - deep.weight, 2)
-    cost = deep.slope * deep.contract.largest_norm * float(moved)
-    if deep.inner is not None:
-        outer = float(deep.bounds.sensitivity(1, np.ones(len(deep.coefficients))).max())
-        cost += outer * float(np.linalg.norm(deep.inner.rounding_errors(math.inf, second, third)))
-    return cost
+    return QuadraticProgram(plan, form, deep.network.output.bias, second.form, carried=trial.quartic)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from secure_infer.ckks.batch.affine import AffineProgram
 from secure_infer.ckks.batch.affine_planner import affine_program
-from secure_infer.ckks.batch.deep_planner import DeepForm, deep_program
+from secure_infer.ckks.batch.deep_form import DeepForm
+from secure_infer.ckks.batch.deep_planner import deep_program
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.batch.quadratic import QuadraticProgram
 from secure_infer.ckks.batch.quadratic_planner import ROUNDING, QuadraticForm, quadratic_program

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from secure_infer.ckks.coefficient.lift import MAX_TERMS, count
+from secure_infer.ckks.coefficient.lift import MAX_LIFT, MAX_TERMS, count
 from secure_infer.ckks.plan import QueryPlan
 from secure_infer.heads import InputContract
 
@@ -69,8 +69,10 @@ class CoefficientPlan(QueryPlan):
     def check(self) -> None:
         self.require(1 <= self.weight_scale < 1 << 62, f"weight_scale: expected 1 to 2^62, got {self.weight_scale}")
         self.require(
-            1 <= self.lift <= 4 and 0 < self.lift_norm < math.inf and (self.lift == 1 or self.terms <= MAX_TERMS),
-            f"lift: expected a degree of 1 to 4 and at most {MAX_TERMS} monomials",
+            1 <= self.lift <= MAX_LIFT
+            and 0 < self.lift_norm < math.inf
+            and (self.lift == 1 or self.terms <= MAX_TERMS),
+            f"lift: expected a degree of 1 to {MAX_LIFT} and at most {MAX_TERMS} monomials",
         )
         super().check()
         per, degree = self.answers_per_product, self.parameters.degree

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secure_infer.heads.network import Network
 
 _INPUTS = (1, 2, 3, 4, 6, 8, 12)
+_PROMISING = 3
+_TOP = 1.7
+"""About what a key switch costs before primes are dropped, in units of one after."""
+
 _FEWEST_PARTS = 8
 """Layouts use at least one in so many of the parts that there could be: fewer parts are more rotations."""
 
@@ -70,3 +74,15 @@ def layouts(network: Network, degree: int) -> Iterator[Layout]:
                     seen.add((needed, parts, shifts, babies))
                     yield Layout(degree, needed, parts, shifts, babies)
                 babies *= 2
+
+
+def promising(network: Network, degree: int) -> list[Layout]:
+    """The layouts worth pricing, `early` included: for each number of ciphertexts, those with the fewest key switches."""
+    by_inputs: dict[int, list[Layout]] = {}
+    for layout in layouts(network, degree):
+        by_inputs.setdefault(layout.inputs, []).append(layout)
+    found = []
+    for some in by_inputs.values():
+        fewest = sorted(some, key=lambda layout: _TOP * layout.rotations + layout.parts.bit_length())[:_PROMISING]
+        found += [replace(layout, early=early) for layout in fewest for early in range(layout.parts.bit_length())]
+    return found

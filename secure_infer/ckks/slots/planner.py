@@ -10,6 +10,7 @@ rounded network, and the plan states that.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from secure_infer.ckks import seal
@@ -29,6 +30,7 @@ from secure_infer.ckks.plan import (
     rounding_noise,
     two_digits,
 )
+from secure_infer.ckks.residues import packed_width
 from secure_infer.ckks.slots.compiled import compile_network, rounding_error
 from secure_infer.ckks.slots.influence import Influence, quiet_first
 from secure_infer.ckks.slots.layouts import Layout, layouts, unfit
@@ -107,7 +109,7 @@ class Planner:
         most = -math.inf
         for top, chains in self._chains_of(scales):
             if best is not None:
-                chains = [(working, chain) for working, chain in chains if sum(chain) < _data_bits(best)]
+                chains = [(working, chain) for working, chain in chains if _width(chain) < _width(_bits_of(best))]
             low, high = 0, len(chains)
             while low < high:  # a larger working scale leaves less noise
                 middle = (low + high) // 2
@@ -249,8 +251,13 @@ class Planner:
         return []
 
 
-def _data_bits(program: Program) -> int:
-    return sum(prime.bit_length() for prime in program.plan.parameters.data_primes)
+def _bits_of(program: Program) -> list[int]:
+    return [prime.bit_length() for prime in program.plan.parameters.data_primes]
+
+
+def _width(bits: Iterable[int]) -> int:
+    """Bits that travel for a coefficient modulo primes of those sizes."""
+    return sum(map(packed_width, bits))
 
 
 def _moves(layers: tuple[Layer, ...], degree: int) -> tuple[tuple[int, int], ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ckks.batch.pair import BatchPair, in_ball
-from secure_infer.ckks.batch.deep_planner import DeepForm
+from secure_infer.ckks.batch.deep_form import DeepForm
 from secure_infer.ckks.batch.planner import choose, plan_batch
 from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import UnsupportedHead
