@@ -35,7 +35,8 @@ HEADS = {
     "cubic": hidden_head((6, 5, 2), curve(3, 5)),
     "quartic": hidden_head((5, 4, 1), curve(4, 4)),
     "many-features": hidden_head((600, 12, 3), curve(2, 12)),
-    "two-layers": hidden_head((6, 4, 4, 2), seed=1),
+    "two-layers": hidden_head((40, 4, 4, 2)),
+    "two-layers-few-features": hidden_head((6, 4, 4, 2), seed=1),
     "split-affine": hidden_head((20, 8, 3), ReLU(), public_layers=2),
     "split-hidden": hidden_head((300, 24, 10, 2), Polynomial([0.1, 0.8, 0.1]), public_layers=2),
 }
@@ -107,7 +108,8 @@ def test_each_head_has_the_kind_of_plan_it_is_there_for(permissive: LocalServer,
             assert isinstance(plan, SlotPlan)
             return
         assert isinstance(plan, CoefficientPlan)
-        assert plan.lift == {"square": 2, "quadratic": 2, "cubic": 3, "quartic": 4, "split-hidden": 2}.get(name, 1)
+        lifts = {"square": 2, "quadratic": 2, "cubic": 3, "quartic": 4, "split-hidden": 2, "two-layers-few-features": 4}
+        assert plan.lift == lifts.get(name, 1)
         assert plan.features == client.spec.encrypted.features
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from secure_infer import models
 from secure_infer.heads import Head
-from secure_infer_benchmarks import deidentification, engine
+from secure_infer_benchmarks import batches, deidentification, engine
 from secure_infer_benchmarks import peers as others
 from secure_infer_benchmarks.linear import Settings, measure, unit_norm_head
 
@@ -63,13 +63,19 @@ def encrypted(quick: bool) -> tuple[dict[str, Any], str]:
     return {"machine": machine()} | report, engine.table(report)
 
 
+def batch(quick: bool) -> tuple[dict[str, Any], str]:
+    """Many records at once, end to end: the report and its table."""
+    report = {"machine": machine()} | batches.report(quick)
+    return report, batches.table(report)
+
+
 def peers(quick: bool) -> tuple[dict[str, Any], str]:
     """The same heads evaluated by other software, ours first: the report and its table."""
     report = {"machine": machine()} | others.report(quick, engine.beside_peers)
     return report, others.table(report)
 
 
-SUITES = {"linear": linear, "engine": encrypted, "peers": peers, "deidentify": deidentify}
+SUITES = {"linear": linear, "engine": encrypted, "batch": batch, "peers": peers, "deidentify": deidentify}
 
 
 def machine() -> dict[str, Any]:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 UPLOADS = 6  # at once; the other threads stay free for queries
 UPLOAD_SECONDS = 20.0
+UPLOAD_RATE = 1 << 20  # bytes a second that an upload may take at least, beyond those seconds
 STALL_SECONDS = 30.0  # between two messages of a batch
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -87,6 +88,28 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         )
 
 
+class _Limit:
+    """Ends an upload that takes longer than `UPLOAD_SECONDS` and what was allowed besides."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._timer = self._started(UPLOAD_SECONDS)
+
+    def _started(self, seconds: float) -> threading.Timer:
+        timer = threading.Timer(seconds, self._cancel)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def allow(self, seconds: float) -> None:
+        """From now on, `seconds` more than the least."""
+        self.end()
+        self._timer = self._started(UPLOAD_SECONDS + seconds)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
@@ -97,16 +120,14 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         if not self._places.acquire(blocking=False):
             raise ResourceExhausted(f"{UPLOADS} uploads are under way; ask again shortly", again="shortly")
         # A client that stalls must not keep a place and a thread.
-        limit = threading.Timer(UPLOAD_SECONDS, context.cancel)
-        limit.daemon = True
-        limit.start()
+        limit = _Limit(context.cancel)
         try:
-            return self._upload(request)
+            return self._upload(request, limit)
         finally:
-            limit.cancel()
+            limit.end()
             self._places.release()
 
-    def _upload(self, request: Iterator[keys_pb2.UploadKeysRequest]) -> keys_pb2.UploadKeysResponse:
+    def _upload(self, request: Iterator[keys_pb2.UploadKeysRequest], limit: _Limit) -> keys_pb2.UploadKeysResponse:
         first = next(request, None)
         if first is None or not first.HasField("header"):
             raise MalformedRequest("public key: expected a header on the first chunk")
@@ -114,6 +135,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         most = self._dataplane.largest_upload(header.model, header.plan_digest)
         if header.size > most:
             raise ResourceExhausted(f"public key: {header.size} bytes announced; at most {most} are taken")
+        limit.allow(header.size / UPLOAD_RATE)
         key = bytearray(first.chunk)
         for message in request:
             if not message.chunk or len(key) + len(message.chunk) > header.size:

@@ -59,7 +59,7 @@ class Settings:
     policy: Policy = Policy()
     policies: Mapping[str, Policy] = field(default_factory=dict)
     plaintext_baseline: bool = False
-    key_bytes: int = 256 << 20
+    key_bytes: int = 1 << 30
     blind_bytes: int = 256 << 20
     blinds_per_key: int = 48
     batches: int = 2

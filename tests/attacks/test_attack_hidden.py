@@ -91,7 +91,7 @@ def test_unflooded_answers_confirm_a_guessed_model() -> None:
 
 
 def test_one_smudging_bit_confirms_it_too() -> None:
-    assert CASE.confirmation(guessed_noise() * 2.0, 200) > SIGMAS
+    assert CASE.confirmation(guessed_noise() * 2.0, 450) > SIGMAS
 
 
 def test_the_plans_flood_hides_even_a_guessed_model() -> None:

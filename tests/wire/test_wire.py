@@ -22,7 +22,7 @@ HEADS = {
     "affine": linear_head(384, 21),
     "several ciphertexts": linear_head(5000, 2, norm=None),
     "monomials and slots": hidden_head((6, 5, 2)),
-    "slots": hidden_head((6, 4, 4, 2), seed=1),
+    "slots": hidden_head((300, 4, 2)),
 }
 
 

@@ -46,7 +46,7 @@ __all__ = ["DEGREES", "Demand", "Layout", "Planner", "layouts", "unfit"]
 
 DEGREES = tuple(degree for degree in MAX_MODULUS_BITS if degree >= 4096)
 _TOP_BITS = (0, *range(MIN_PRIME_BITS, MAX_PRIME_BITS + 1, 4))  # whole half-bytes: nothing is lost when packed
-_WORKING_BITS = range(20, 56)
+_WORKING_BITS = range(20, 90)
 _SHARES = (8, 16, 32, 64)
 """Each rounded matrix may use this part of the allowed error, as estimated; the next is tried where it used more."""
 

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batches", type=int, default=2, metavar="N", help="batches evaluated at once; 0: none at all")
     parser.add_argument("--batch-memory", type=int, default=2048, metavar="MIB", help="memory for their sums")
-    parser.add_argument("--key-memory", type=int, default=256, metavar="MIB", help="memory for clients' public keys")
+    parser.add_argument("--key-memory", type=int, default=1024, metavar="MIB", help="memory for clients' public keys")
     parser.add_argument(
         "--plaintext-baseline",
         action="store_true",
