@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,12 @@ from secure_infer.ckks.link import Estimate, Link
 from secure_infer.ckks.plan import Plan, QueryPlan
 from secure_infer.ckks.work import between_queries, of_client
 from secure_infer.errors import PlanRefused
+
+MAX_OFFERS = 32
+"""Of one model: what is read of a server's offers."""
+
+LONGEST = 600.0
+"""Seconds of a query or batch beyond which an offer is not believed."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ def in_a_row(query: Query, unit_costs: str) -> Query:
 
 
 def _estimate(offer: Offer, link: Link, costs: UnitCosts) -> Estimate:
-    if not (math.isfinite(offer.seconds) and offer.seconds >= 0):
-        raise PlanRefused(f"offer: a query of {offer.seconds} s cannot be")
+    if not 0 <= offer.seconds <= LONGEST:
+        raise PlanRefused(f"offer: {offer.seconds:g} s for a query; expected at most {LONGEST:g}")
     plan = offer.plan
     network = link.transfer(plan.query_bytes, plan.answer_bytes)
     return Estimate(of_client(plan).total(costs), offer.seconds, network, plan.query_bytes, plan.answer_bytes)

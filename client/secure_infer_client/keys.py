@@ -1,6 +1,13 @@
 """The one place with a secret key: key generation, encryption, and the secret polynomial that reads answers.
 
-The secret key is never saved, not even to memory files: its polynomial is obtained by decrypting the ciphertext (0, 1).
+The secret key is never saved, nor is a function of it other than ciphertexts, not even to memory files: its polynomial is
+the decryption of (0, 1), what switching keys are for reaches NTT form by SEAL's encoder, and batches are encrypted by
+decrypting (see `batch.uniform`).
+
+Inputs do pass through memory files, on their way into NTT form, and so do fresh encryptions of zero, since SEAL gives
+their seeds to files only. Where a platform has no memory files these are temporary files, which only this user may read
+and which are removed at once. Who got hold of one has the input, or a mask: taken off what was sent, it leaves the input,
+or what a switching key is for, hence the secret.
 """
 
 from __future__ import annotations
@@ -17,11 +24,11 @@ from numpy.typing import NDArray
 from secure_infer.ckks import embedding, keymaterial, seal, sealio
 from secure_infer.ckks.answers import secret_rows
 from secure_infer.ckks.batch.keys import switching_key, targets
-from secure_infer.ckks.batch.uniform import rebased
+from secure_infer.ckks.batch.uniform import rebase
 from secure_infer.ckks.keymaterial import Half, KeyMaterial
 from secure_infer.ckks.parameters import Parameters
 from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
-from secure_infer.ckks.residues import Residues, add, pack_residues
+from secure_infer.ckks.residues import Residues, add, pack_residues, reduce
 from secure_infer.errors import InternalFault
 
 
@@ -54,7 +61,7 @@ class SecretKey:
         self._generator: sealapi.KeyGenerator | None = sealapi.KeyGenerator(self._ring.context)
         self._key: sealapi.SecretKey | None = self._generator.secret_key()
         self._encryptor: sealapi.Encryptor | None = sealapi.Encryptor(self._ring.context, self._key)
-        self._plain: seal.Plaintext | None = None
+        self._decryptor: sealapi.Decryptor | None = sealapi.Decryptor(self._ring.context, self._key)
         self._masks: list[_Mask] = []
         self._rows: dict[tuple[int, ...], NDArray[np.float64]] = {}
         self._uploads: dict[str, Upload] = {}
@@ -78,10 +85,20 @@ class SecretKey:
             keys = sealio.parse_switching_keys(sealio.saved(generator.create_relin_keys()), primes, degree)
             relinearisation = list(keys[0])
         parts = [
-            switching_key(self._ring, target, [self._key_level_zero() for _ in self.parameters.data_primes])
+            switching_key(
+                self.parameters, self._ntt(target), [self._key_level_zero() for _ in self.parameters.data_primes]
+            )
             for target in (targets(self.polynomial()) if plan.part_keys else ())
         ]
         return KeyMaterial(public, moves, relinearisation, parts)
+
+    def _ntt(self, polynomial: NDArray[np.int64]) -> Residues:
+        """As `Ring.ntt`, without a file. The encoder rounds, exactly here: coefficients are at most N."""
+        slots, plain = embedding.to_slots(polynomial.astype(np.float64)), sealapi.Plaintext()
+        sealapi.CKKSEncoder(self._ring.context).encode(slots.tolist(), self._ring.data_level, 1.0, plain)
+        words = np.fromiter(map(plain.data, range(plain.coeff_count())), np.uint64)
+        plain.set_zero()  # SEAL clears keys only
+        return words.reshape(len(self.parameters.data_primes), self.parameters.degree)
 
     def _key_level_zero(self) -> Half:
         """A seeded encryption of zero at the key level: a public key, or a polynomial of a switching key."""
@@ -116,12 +133,16 @@ class SecretKey:
         """As `encrypt`, for batch plans: c1 is expanded as `batch.uniform` does. Nothing is made ahead, so nothing is shared
         with a fork: seed and noise are drawn from the operating system at each call."""
         primes, seed = self.parameters.data_primes, os.urandom(sealio.SEED_BYTES)
-        zero = sealapi.Ciphertext(self._ring.context)
+        zero, mask = sealapi.Ciphertext(self._ring.context), sealapi.Plaintext()
         self._live(self._encryptor).encrypt_zero_symmetric(self._ring.data_level, zero)
-        if self._plain is None:
-            self._plain = self._ring.plaintext(self.polynomial().astype(np.int64))
-        c0 = rebased(self._ring, self._ring.residues(zero), self._plain, seed)
-        return pack_residues(add(c0, self._ring.ntt(polynomial), primes), primes) + seed
+        rebase(self._ring, zero, seed)
+        self._live(self._decryptor).decrypt(zero, mask)
+        integers = reduce(polynomial, primes)
+        # Added by SEAL, so that only the sum is read out. A ciphertext has to have a second half: ones.
+        total = self._ring.load(np.stack([integers, np.ones_like(integers)]), ntt=False)
+        self._ring.evaluator.transform_to_ntt_inplace(total)
+        self._ring.add_plain_to(total, mask)
+        return pack_residues(self._ring.residues(total)[0], primes) + seed
 
     def rows(self, plan: QueryPlan) -> NDArray[np.float64]:
         """The matrix that reads answers of `plan`; see `secret_rows`."""
@@ -136,8 +157,9 @@ class SecretKey:
         carrier = np.zeros((2, len(primes), degree), np.uint64)
         carrier[1] = 1  # the constant polynomial 1 in NTT form: decryption gives 0 + 1·s
         plain = sealapi.Plaintext()
-        sealapi.Decryptor(self._ring.context, self._live(self._key)).decrypt(self._ring.load(carrier), plain)
+        self._live(self._decryptor).decrypt(self._ring.load(carrier), plain)
         slots = np.array(sealapi.CKKSEncoder(self._ring.context).decode_complex(plain))
+        plain.set_zero()
         secret = np.rint(embedding.to_coefficients(slots))
         if np.abs(secret).max() > 1:
             raise InternalFault("SEAL's secret is not ternary; this version supports tenseal 0.3")
@@ -145,10 +167,7 @@ class SecretKey:
 
     def destroy(self) -> None:
         """Forget the secret; SEAL clears its memory."""
-        self._key = self._encryptor = self._generator = None
-        if self._plain is not None:
-            self._plain.set_zero()  # SEAL clears keys only
-            self._plain = None
+        self._key = self._encryptor = self._decryptor = self._generator = None
         self._masks.clear()
         self._uploads.clear()
         for matrix in self._rows.values():

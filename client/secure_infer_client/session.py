@@ -35,7 +35,7 @@ from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer_client import transport
 from secure_infer_client.batches import BatchAnswers, Progress, infer_batch, nothing
-from secure_infer_client.choice import Batch, Offer, Query, in_a_row, usable
+from secure_infer_client.choice import LONGEST, MAX_OFFERS, Batch, Offer, Query, in_a_row, usable
 from secure_infer_client.costs import Costs
 from secure_infer_client.keyring import KeyRing
 from secure_infer_client.keys import SecretKey
@@ -113,6 +113,8 @@ class Session:
                 "Check with its operator, then make a new client or pass accept_model"
             )
         self._reason = response.no_plan_reason or "the server offers no plan"
+        if len(response.offers) > MAX_OFFERS:
+            raise PlanRefused(f"offers: expected at most {MAX_OFFERS}, got {len(response.offers)}")
         offers = []
         for message in response.offers:
             plan = wire_plans.from_proto(message.plan)
@@ -228,7 +230,8 @@ class Session:
         )
         carried = spec.carry(rows)
         costs.encrypt += perf_counter() - started
-        patience = self._timeout + PATIENCE * next(b.cost.total for b in self._batches if b.plan == plan)
+        expected = next(b.cost.total for b in self._batches if b.plan == plan)
+        patience = self._timeout + PATIENCE * min(LONGEST, expected)
 
         def attempt() -> BatchAnswers | None:
             # Encrypted anew when a batch is sent again: no encryption is made for two streams.
@@ -309,7 +312,7 @@ class Session:
         started = perf_counter()
         while True:
             try:
-                return self._call(function)
+                return transport.call(self._target, timeout, function)
             except ResourceExhausted as busy:
                 # Many clients at once, after a server's start say: it takes a few uploads or batches at a time.
                 if "again" not in busy.details or perf_counter() - started > timeout:

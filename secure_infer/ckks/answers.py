@@ -62,7 +62,7 @@ def read_answer(plan: QueryPlan, rows: NDArray[np.float64], answers: Sequence[by
             for c, lo, hi in zip(c0.ravel().tolist(), low.ravel(), high.ravel(), strict=True)
         ]
     )[: plan.outputs]
-    if np.abs(logits).max() > plan.answer_limit:
+    if not np.abs(logits).max() <= plan.answer_limit:  # so that NaN is refused too
         raise AnswerRefused(f"answer: a logit is outside the model's declared range of ±{plan.answer_range:g}")
     return logits
 

@@ -12,7 +12,7 @@ _BOTH_PRIVATE = {
     "coefficient": "answers are sums of the weights: about as many of them as there are inputs give an affine head away",
     "monomials": "malformed inputs read the function, not its layers; at most about as many answers as monomials give it away",
     "slots": "malformed slots read sums inside hidden layers, whatever the flood: only a limit on queries bounds that",
-    "batch": "the model is hidden from key holders who made their public key honestly, and from no others",
+    "batch": "the model is hidden from key holders who made all their keys honestly, and from no others",
 }
 
 

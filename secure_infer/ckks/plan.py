@@ -39,6 +39,8 @@ DEFAULT_SMUDGING = 18
 MAX_SMUDGING = 40
 
 MAX_ANSWER_BYTES = 48 << 20
+MAX_KEY_BYTES = 256 << 20
+MAX_QUERY_BYTES = 64 << 20
 MAX_READING = 1 << 23  # elements of the matrix with which a client reads answers
 MAX_SWITCHING_KEYS = 64
 CALL_BYTES = 2 << 20
@@ -244,6 +246,7 @@ class Plan(ABC):
             self.answer_bytes <= MAX_ANSWER_BYTES,
             f"answer: {self.answer_bytes} bytes; expected at most {MAX_ANSWER_BYTES}",
         )
+        self.require(self.key_bytes <= MAX_KEY_BYTES, f"keys: {self.key_bytes} bytes; expected at most {MAX_KEY_BYTES}")
         if self.privacy is Privacy.INPUT_PRIVATE:
             self.require(self.flood == 0 and self.smudging_bits == 0, "input-private: expected no flood")
         else:
@@ -312,6 +315,9 @@ class QueryPlan(Plan):
         self.require(per >= 1, f"packing: expected at least one answer a product, got {per}")
         super().check()
         self.require(
+            self.query_bytes <= MAX_QUERY_BYTES, f"query: {self.query_bytes} bytes; expected at most {MAX_QUERY_BYTES}"
+        )
+        self.require(
             per * degree <= MAX_READING, f"packing: reading {per} answers of N = {degree} takes too much memory"
         )
         if self.privacy is Privacy.BOTH_PRIVATE:
@@ -347,6 +353,12 @@ def answer_bits(parameters: Parameters, unit: float, flood: float) -> int:
 def power_of_two(value: float) -> float:
     """The least power of two that is at least `value`."""
     return 2.0 ** math.ceil(math.log2(value))
+
+
+def coarse(value: float, bits: int = 5) -> float:
+    """`value` rounded up to a few significant bits: what a figure of the weights may tell when it is published."""
+    step = 2.0 ** (math.floor(math.log2(value)) - bits + 1)
+    return math.ceil(value / step) * step
 
 
 def two_digits(bound: float) -> float:

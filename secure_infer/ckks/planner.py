@@ -27,7 +27,7 @@ from secure_infer.ckks.coefficient import planner as coefficient_planner
 from secure_infer.ckks.coefficient.lift import lifted, lifted_contract, total_degree
 from secure_infer.ckks.costs import UnitCosts, Work
 from secure_infer.ckks.link import Estimate, Link, estimate
-from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy, QueryPlan
+from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy, QueryPlan, coarse
 from secure_infer.ckks.queries import QueryEvaluator
 from secure_infer.ckks.slots.layouts import Layout, promising, unfit
 from secure_infer.ckks.slots.planner import DEGREES, Demand, Planner
@@ -36,7 +36,8 @@ from secure_infer.heads import InputContract, Linear
 from secure_infer.heads.network import Bounds, Network
 
 RANGE_SHARE = 2.0**-16
-"""Where no error is asked for, hidden layers may err by this part of their range if that is more than the default."""
+"""Where no error is asked for, hidden layers may err by this part of their range, rounded up to two significant bits, if
+that is more than the default."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def demand(
     if error is None:
         error = DEFAULT_ERROR
         if network.hidden:
-            error = max(error, RANGE_SHARE * largest_output(network, contract))
+            # Coarse: the flood follows from it, and is published.
+            error = max(error, RANGE_SHARE * coarse(largest_output(network, contract), 2))
     return Demand(privacy, error, DEFAULT_SMUDGING if smudging is None else smudging)
 
 
@@ -121,7 +123,7 @@ def explore(network: Network, contract: InputContract, wanted: Demand, costs: Un
 def batch_candidates(
     network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link
 ) -> BatchExploration:
-    """Batch plans. They hide the model from key holders only who made their public key honestly; see `batch.plan`."""
+    """Batch plans. They hide the model from key holders only who made all their keys honestly; see `batch.plan`."""
     found = BatchExploration([], [])
     for tried in batch_planner.plan_batch(
         network, contract, privacy=wanted.privacy, error=wanted.error, smudging=wanted.smudging

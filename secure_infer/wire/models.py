@@ -45,7 +45,7 @@ def _layer_from_proto(message: models_pb2.PublicLayer) -> Layer:
     """The layer; raises InvalidHead when its numbers do not make one."""
     arrays = {}
     for tensor in message.parameters:
-        if len(tensor.values) != 8 * math.prod(tensor.shape):
+        if len(tensor.shape) > 2 or len(tensor.values) != 8 * math.prod(tensor.shape):
             raise InvalidHead(f"public layer: {len(tensor.values)} bytes for shape {tuple(tensor.shape)}")
         arrays[tensor.name] = np.frombuffer(tensor.values, "<f8").reshape(tuple(tensor.shape))
     return layer_from(message.kind, arrays)

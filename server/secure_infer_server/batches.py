@@ -18,7 +18,11 @@ from secure_infer.ckks.residues import Residues
 from secure_infer.errors import CallFailed, MalformedRequest, ResourceExhausted
 from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
 from secure_infer_server.keystore import KeyStore
-from secure_infer_server.registry import Registry
+from secure_infer_server.registry import OfferedBatch, Registry
+
+BATCH_SECONDS = 60.0  # that any batch may take
+BATCH_RATE = 125_000  # bytes a second (1 Mbit/s) that its messages may take besides
+BATCH_ESTIMATES = 4.0  # times its estimated seconds that the work may take besides: others share the processor
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Batches:
 
     def __init__(self, registry: Registry, keys: KeyStore, places: int, memory: int) -> None:
         self._registry, self._keys = registry, keys
-        self._places, self._memory = places, memory
+        self.places, self._memory = places, memory
         self._running = self._taken = 0
         self._lock = threading.Lock()
 
@@ -76,7 +80,9 @@ class Batches:
         """Yields the events of one batch, `BatchTimes` last. messages: lists of ciphertexts, features in order.
 
         abandoned: true when nobody waits any more; asked after every step of the work. Raises what `Dataplane.infer`
-        raises, and ResourceExhausted when as many batches as may be are under way.
+        raises, ResourceExhausted when as many batches as may be are under way, and CallFailed when the batch takes
+        longer than `allowed_seconds`. That is looked at after every message and every step: each wait for the client is
+        the caller's to bound.
         """
         model = self._registry.get(name)
         model.require(model_digest)
@@ -89,13 +95,14 @@ class Batches:
             yield KeyNotHeld()
             return
         with self._place(offered.program.memory):
-            times = BatchTimes()
+            times, limit = BatchTimes(), _TimeLimit(offered)
             public = None if keys is None else keys.public
             blind = None if public is None else _timed(BatchBlinder(plan, public).residues, times)
             switching = () if keys is None else keys.switching.parts
             evaluation = offered.program.evaluation()
             taken = 0
             for message in messages:
+                limit.check()
                 started = perf_counter()
                 if not message or taken + len(message) > plan.features:
                     raise MalformedRequest(
@@ -120,6 +127,7 @@ class Batches:
             while True:
                 if abandoned():
                     raise CallFailed("the call was cancelled or its deadline passed before the batch was evaluated")
+                limit.check()
                 started = perf_counter()
                 try:
                     answer = next(answers)
@@ -133,9 +141,9 @@ class Batches:
     @contextmanager
     def _place(self, memory: int) -> Iterator[None]:
         with self._lock:
-            if self._running >= self._places or self._taken + memory > self._memory:
+            if self._running >= self.places or self._taken + memory > self._memory:
                 raise ResourceExhausted(
-                    f"{self._running} batches are under way, as many as this server's places ({self._places}) or memory "
+                    f"{self._running} batches are under way, as many as this server's places ({self.places}) or memory "
                     f"({self._memory >> 20} MiB) allow; ask again later, or send single queries",
                     again="later",
                 )
@@ -147,6 +155,27 @@ class Batches:
             with self._lock:
                 self._running -= 1
                 self._taken -= memory
+
+
+def allowed_seconds(offered: OfferedBatch) -> float:
+    """What one batch may take from its first feature to its last answer, so that a client that drips gives its place back."""
+    plan = offered.plan
+    size = plan.features * plan.ciphertext_bytes + plan.products * plan.product_bytes
+    return BATCH_SECONDS + size / BATCH_RATE + BATCH_ESTIMATES * offered.seconds
+
+
+class _TimeLimit:
+    """One batch's time, from here on."""
+
+    def __init__(self, offered: OfferedBatch) -> None:
+        self._allowed, self._started = allowed_seconds(offered), perf_counter()
+
+    def check(self) -> None:
+        if perf_counter() - self._started > self._allowed:
+            raise CallFailed(
+                f"the batch took longer than the {self._allowed:.0f} s that this server allows for its size; "
+                "send single queries, or use a faster link"
+            )
 
 
 def load_feature(plan: BatchPlan, data: bytes) -> Residues:

@@ -36,18 +36,20 @@ def blind_bytes(plan: Plan) -> int:
 
 
 def _prepare(connection: Connection) -> None:
-    """The process: answers (plan, tag, key, count) with that many blinds."""
+    """The process: answers (plan, tag, key, count) with that many blinds; a tag alone is a stock to forget."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    blinders: OrderedDict[bytes, Blinder] = OrderedDict()
+    blinders: dict[bytes, Blinder] = {}
     while True:
         try:
-            plan, tag, public, count = connection.recv()
+            order = connection.recv()
         except (EOFError, OSError):
             return
+        if isinstance(order, bytes):
+            blinders.pop(order, None)
+            continue
+        plan, tag, public, count = order
         if tag not in blinders:
             blinders[tag] = Blinder(plan, public)
-            if len(blinders) > 256:
-                blinders.popitem(last=False)
         for _ in range(count):
             try:
                 connection.send_bytes(tag + blinders[tag].residues().tobytes())
@@ -87,6 +89,7 @@ class _Maker:
         theirs.close()
         self._arrived, self._lost = arrived, lost
         self._wanted: OrderedDict[bytes, tuple[_Stock, int]] = OrderedDict()
+        self._forgotten: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._ended = False
         self._threads = [
@@ -104,23 +107,29 @@ class _Maker:
             self._changed.notify()
 
     def forget(self, stock: _Stock) -> None:
-        """Have nothing more made for a stock that was dropped."""
+        """Have nothing more made for a stock that was dropped, and its key forgotten before another is taken in."""
         with self._changed:
             self._wanted.pop(stock.tag, None)
+            self._forgotten.append(stock.tag)
+            self._changed.notify()
 
     def _ask(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted or self._ended)
+                self._changed.wait_for(lambda: self._wanted or self._forgotten or self._ended)
                 if self._ended:
                     return
-                tag, (stock, count) = self._wanted.popitem(last=False)
-                if count > _TURN:
-                    self._wanted[tag] = (stock, count - _TURN)
+                order = self._forgotten.popleft() if self._forgotten else self._turn()
             try:
-                self._connection.send((stock.plan, tag, stock.public, min(count, _TURN)))
+                self._connection.send(order)
             except OSError:
                 return
+
+    def _turn(self) -> tuple[Plan, bytes, Half, int]:
+        tag, (stock, count) = self._wanted.popitem(last=False)
+        if count > _TURN:
+            self._wanted[tag] = (stock, count - _TURN)
+        return stock.plan, tag, stock.public, min(count, _TURN)
 
     def _take(self) -> None:
         try:
@@ -207,8 +216,7 @@ class BlindPool:
             if self._maker is None or stock.dropped or missing <= 0 or 2 * missing < share:
                 return
             stock.pending += missing
-            maker = self._maker
-        maker.want(stock, missing)
+            self._maker.want(stock, missing)  # under the lock: never after the stock was dropped
 
     def _share(self, stock: _Stock) -> int:
         """Blinds that one stock may hold: fewer when many keys are in use."""

@@ -14,7 +14,14 @@ import grpc
 from grpc_status import rpc_status
 
 from secure_infer.ckks.calibration import unit_costs
-from secure_infer.errors import CallFailed, InternalFault, MalformedRequest, ResourceExhausted, SecureInferError
+from secure_infer.errors import (
+    CallFailed,
+    InternalFault,
+    MalformedRequest,
+    ResourceExhausted,
+    SecureInferError,
+    SettingsError,
+)
 from secure_infer.v1 import (
     inference_pb2,
     inference_pb2_grpc,
@@ -33,8 +40,12 @@ from secure_infer_server.dataplane import Dataplane
 log = logging.getLogger(__name__)
 
 UPLOADS = 6  # at once; the other threads stay free for queries
+MAX_ID = 64
 UPLOAD_SECONDS = 20.0
 UPLOAD_RATE = 1 << 20  # bytes a second that an upload may take at least, beyond those seconds
+BATCH_CALLS = 8  # at once at most: with the uploads, fewer than the server's threads
+SPARE_BATCH_CALLS = 2  # beyond the places: calls that are refused, or told to upload their key first
+HEADER_SECONDS = 5.0  # to a batch's first message, which is small
 STALL_SECONDS = 30.0  # between two messages of a batch
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -149,13 +160,27 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         return keys_pb2.UploadKeysResponse(key_digest=digest)
 
 
+def _check_id(request_id: bytes) -> None:
+    """It is echoed in every answer, so that a long one would cost more than it did to send."""
+    if len(request_id) > MAX_ID:
+        raise MalformedRequest(f"request id: expected at most {MAX_ID} bytes, got {len(request_id)}")
+
+
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(self, dataplane: Dataplane, batches: Batches, *, plaintext_baseline: bool) -> None:
         self._dataplane, self._batches = dataplane, batches
         self._plaintext_baseline = plaintext_baseline
+        calls = batches.places + SPARE_BATCH_CALLS
+        if calls > BATCH_CALLS:
+            raise SettingsError(
+                f"batches: expected at most {BATCH_CALLS - SPARE_BATCH_CALLS} at once, got {batches.places}; "
+                "more would leave no thread to single queries"
+            )
+        self._batch_calls = threading.BoundedSemaphore(calls)
 
     @answering
     def Infer(self, request: inference_pb2.InferRequest, context: grpc.ServicerContext) -> inference_pb2.InferResponse:  # noqa: N802
+        _check_id(request.request_id)
         inferred = self._dataplane.infer(
             request.model,
             request.model_digest,
@@ -191,25 +216,40 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: Iterator[inference_pb2.InferBatchRequest], context: grpc.ServicerContext
     ) -> Iterator[inference_pb2.InferBatchResponse]:
         with _errors_answered("InferBatch", context):
-            stalls = _Stalls(context.cancel)
-            with stalls:
-                first = next(request, None)
-            if first is None or not first.HasField("header") or first.ciphertexts:
-                raise MalformedRequest("batch: expected a header, and nothing else, in the first message")
-            header = first.header
-            events = self._batches.evaluate(
-                header.model,
-                header.model_digest,
-                header.plan_digest,
-                header.key_digest,
-                header.records,
-                _ciphertexts(request, stalls),
-                abandoned=lambda: not context.is_active(),
-            )
-            with closing(events):
-                for event in events:
-                    with stalls:
-                        yield _batch_response(header, event)
+            # Before anything is waited for: a call that sends nothing has a thread as well.
+            if not self._batch_calls.acquire(blocking=False):
+                raise ResourceExhausted(
+                    "as many batches are under way as this server takes; ask again later, or send single queries",
+                    again="later",
+                )
+            try:
+                yield from self._batch(request, context)
+            finally:
+                self._batch_calls.release()
+
+    def _batch(
+        self, request: Iterator[inference_pb2.InferBatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[inference_pb2.InferBatchResponse]:
+        with _Stalls(context.cancel, HEADER_SECONDS):
+            first = next(request, None)
+        if first is None or not first.HasField("header") or first.ciphertexts:
+            raise MalformedRequest("batch: expected a header, and nothing else, in the first message")
+        header = first.header
+        _check_id(header.request_id)
+        stalls = _Stalls(context.cancel, STALL_SECONDS)
+        events = self._batches.evaluate(
+            header.model,
+            header.model_digest,
+            header.plan_digest,
+            header.key_digest,
+            header.records,
+            _ciphertexts(request, stalls),
+            abandoned=lambda: not context.is_active(),
+        )
+        with closing(events):
+            for event in events:
+                with stalls:
+                    yield _batch_response(header, event)
 
     @answering
     def EvaluatePlaintext(  # noqa: N802
@@ -222,13 +262,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class _Stalls:
-    """Ends a batch whose client neither sends nor reads: while it is entered, a timer runs."""
+    """Ends a batch whose client neither sends nor reads: while it is entered, a timer of that many seconds runs."""
 
-    def __init__(self, cancel: Callable[[], object]) -> None:
-        self._cancel = cancel
+    def __init__(self, cancel: Callable[[], object], seconds: float) -> None:
+        self._cancel, self._seconds = cancel, seconds
 
     def __enter__(self) -> None:
-        self._timer = threading.Timer(STALL_SECONDS, self._cancel)
+        self._timer = threading.Timer(self._seconds, self._cancel)
         self._timer.daemon = True
         self._timer.start()
 

@@ -18,7 +18,7 @@ DEFAULT_BATCH_BYTES = 2 << 30
 class Policy:
     """A model's least privacy. privacy: the level. smudging: least smudging bits. error: wanted bound on the logit
     error; None: the default, which grows with the range of heads with hidden layers. batch_smudging: of batch plans; None:
-    as `smudging`; 0: no batch plans, which hide the model only from key holders who made their public key honestly."""
+    as `smudging`; 0: no batch plans, which hide the model only from key holders who made all their keys honestly."""
 
     privacy: Privacy = Privacy.BOTH_PRIVATE
     smudging: int = DEFAULT_SMUDGING

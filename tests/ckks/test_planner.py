@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secure_infer.ckks import seal
 from secure_infer.ckks.coefficient import CoefficientPlan, planner
 from secure_infer.ckks.parameters import MAX_MODULUS_BITS
 from secure_infer.ckks.plan import NOISE, WINDOW, Privacy, forged_key_cap
+from secure_infer.ckks.slots import SlotPlan
 from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
 from shared import linear_head
@@ -143,3 +145,47 @@ def test_a_plan_for_another_model_or_level_is_refused() -> None:
     fast = chosen(8, 3, privacy=Privacy.INPUT_PRIVATE)
     with pytest.raises(PlanRefused, match="privacy"):
         fast.check_for(contract, 3, Privacy.BOTH_PRIVATE)
+
+
+def significant_bits(value: int) -> int:
+    return value.bit_length() - ((value & -value).bit_length() - 1)
+
+
+@pytest.mark.parametrize("privacy", list(Privacy))
+@pytest.mark.parametrize(("features", "outputs"), [(384, 21), (8, 3), (30, 1)])
+def test_a_published_scale_tells_five_bits_of_the_weights(features: int, outputs: int, privacy: Privacy) -> None:
+    head = linear_head(features, outputs)
+    linear = head.as_linear()
+    assert linear is not None
+    for tried in planner.explore(linear, head.contract, privacy=privacy):
+        if tried.plan is not None:
+            assert significant_bits(tried.plan.weight_scale) <= 5
+
+
+def test_a_plan_does_not_ask_for_keys_without_end() -> None:
+    moves = tuple((element, 13) for element in range(3, 131, 2))
+    primes = seal.parameters(32768, (60,) * 13, 60)
+    plan = SlotPlan(
+        parameters=primes,
+        privacy=Privacy.BOTH_PRIVATE,
+        features=8,
+        outputs=2,
+        input_scale=1 << 20,
+        answer_range=1.0,
+        flood=1e-4,
+        smudging_bits=18,
+        error_bound=1e-3,
+        failure_probability=1e-8,
+        answer_bits=0,
+        answers_per_product=2,
+        inputs=1,
+        period=4,
+        parts=4,
+        shifts=1,
+        unit=primes.data_primes[0] / 4,
+        moves=moves,
+        products_at=1,
+    )
+    assert plan.key_bytes > 2 << 30
+    with pytest.raises(PlanRefused, match="keys"):
+        plan.check()

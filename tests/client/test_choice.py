@@ -73,7 +73,7 @@ def test_the_clients_own_work_counts(plans: tuple[QueryPlan, QueryPlan]) -> None
 
 def test_the_first_of_equals_is_taken(plans: tuple[QueryPlan, QueryPlan]) -> None:
     assert quickest([Offer(plans[1], 0.5), Offer(plans[1], 0.5)], FAST, COSTS) is plans[1]
-    assert quickest([Offer(plans[0], 1e9)], FAST, COSTS) is plans[0]
+    assert quickest([Offer(plans[0], 599.0)], FAST, COSTS) is plans[0]
 
 
 def test_a_servers_own_order_is_a_clients_on_the_same_link() -> None:
@@ -92,7 +92,7 @@ def test_a_servers_own_order_is_a_clients_on_the_same_link() -> None:
 @pytest.mark.parametrize("seconds", [-1.0, -1e-300, math.nan, math.inf, -math.inf])
 def test_seconds_that_cannot_be_are_refused(plans: tuple[QueryPlan, QueryPlan], seconds: float) -> None:
     for offers in ([Offer(plans[0], seconds)], [Offer(plans[0], 0.1), Offer(plans[1], seconds)]):
-        with pytest.raises(PlanRefused, match="cannot be"):
+        with pytest.raises(PlanRefused, match="expected at most"):
             quickest(offers, FAST, COSTS)
 
 

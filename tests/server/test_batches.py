@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -31,11 +32,12 @@ from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb
 from secure_infer.wire import plans as wire_plans
 from secure_infer_client import Client, transport
 from secure_infer_client.keys import SecretKey
+from secure_infer_server import batches as server_batches
 from secure_infer_server import servicer
-from secure_infer_server.app import App
-from secure_infer_server.batches import Batches
+from secure_infer_server.app import THREADS, App
+from secure_infer_server.batches import Answer, Batches, allowed_seconds
 from secure_infer_server.keystore import KeyStore
-from secure_infer_server.registry import Registry, ServedModel
+from secure_infer_server.registry import OfferedBatch, Registry, ServedModel
 from secure_infer_server.settings import Policy, Settings
 from shared import linear_head, unit_rows
 
@@ -291,6 +293,67 @@ def test_a_stalled_batch_ends(caller: Caller, monkeypatch: pytest.MonkeyPatch) -
     assert until_free(caller)
 
 
+def test_calls_that_send_nothing_leave_threads_to_others(
+    app: tuple[App, str], caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servicer, "HEADER_SECONDS", 60.0)
+    end = threading.Event()
+
+    def nothing() -> Iterator[Message]:
+        end.wait(60)
+        yield from ()
+
+    calls = [caller.stub.InferBatch(nothing(), timeout=60) for _ in range(THREADS)]
+    taken = 1 + servicer.SPARE_BATCH_CALLS
+    while sum(call.done() for call in calls) < THREADS - taken:
+        threading.Event().wait(0.01)
+    with Client(app[1], model="m", timeout=5) as client:
+        client.predict(ROWS[:1])
+    assert sum(call.done() for call in calls) == THREADS - taken
+    end.set()
+    codes = [call.code() for call in calls]
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == THREADS - taken
+    assert codes.count(grpc.StatusCode.INVALID_ARGUMENT) == taken
+    assert until_free(caller)
+
+
+def test_a_header_is_not_waited_for_long(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "HEADER_SECONDS", 0.2)
+    end = threading.Event()
+
+    def nothing() -> Iterator[Message]:
+        end.wait(60)
+        yield from ()
+
+    with pytest.raises((CallFailed, ServerUnavailable)):
+        caller.send(nothing())
+    end.set()
+    assert until_free(caller)
+
+
+def test_uploads_and_batches_leave_threads_to_single_queries(directory: Path) -> None:
+    assert servicer.UPLOADS + servicer.BATCH_CALLS < THREADS
+    most = servicer.BATCH_CALLS - servicer.SPARE_BATCH_CALLS
+    App(Settings(directory, "127.0.0.1", 0, insecure=True, batches=most))
+    with pytest.raises(SettingsError, match=f"at most {most} at once, got {most + 1}"):
+        App(Settings(directory, "127.0.0.1", 0, insecure=True, batches=most + 1))
+
+
+def test_a_batch_that_drips_is_told_how_long_it_may_take(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BATCH_SECONDS", 0.2), ("BATCH_RATE", 1e12), ("BATCH_ESTIMATES", 0.0)):
+        monkeypatch.setattr(server_batches, name, value)
+
+    def dripping() -> Iterator[Message]:
+        for message in caller.batch(ROWS):
+            yield message
+            threading.Event().wait(0.1)
+
+    with pytest.raises(CallFailed, match="took longer than the 0 s"):
+        caller.send(dripping())
+    monkeypatch.undo()
+    assert until_free(caller)
+
+
 def test_single_queries_are_answered_while_a_batch_is_computed(tmp_path: Path) -> None:
     """A batch of hidden layers takes a second or more of the server; queries sent meanwhile are done before it is."""
     square_head(64, 64).save(tmp_path / "big.head")
@@ -362,6 +425,59 @@ def test_nobody_waiting_ends_the_work() -> None:
     )
     with pytest.raises(CallFailed, match="cancelled"):
         list(events)
+
+
+@pytest.fixture
+def small_batch() -> tuple[ServedModel, OfferedBatch, list[bytes]]:
+    model = compiled(privacy=Privacy.INPUT_PRIVATE)
+    offered = next(b for b in model.batches.values() if b.plan.privacy is Privacy.INPUT_PRIVATE)
+    key = SecretKey(offered.plan.parameters)
+    return model, offered, [key.encrypt_batch(p) for p in pack_batch(offered.plan, ROWS)]
+
+
+@pytest.mark.parametrize(("share", "accepted"), [(0.9, True), (1.1, False)])
+@pytest.mark.parametrize("slow", ["features", "answers"])
+def test_a_whole_batch_has_one_deadline(
+    small_batch: tuple[ServedModel, OfferedBatch, list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    slow: str,
+    share: float,
+    accepted: bool,
+) -> None:
+    """Waiting for `share` of what is allowed, spread evenly over the features or the answers."""
+    model, offered, features = small_batch
+    batches, _ = batches_of(model, 1, 1 << 30)
+    waited = 0.0
+    monkeypatch.setattr(server_batches, "perf_counter", lambda: waited)
+
+    def dripping() -> Iterator[list[bytes]]:
+        nonlocal waited
+        for feature in features:
+            waited += share * allowed_seconds(offered) / len(features) if slow == "features" else 0.0
+            yield [feature]
+
+    def run() -> None:
+        nonlocal waited
+        digest = bytes.fromhex(offered.plan.digest)
+        for event in batches.evaluate("m", model.digest, digest, b"", 50, dripping()):
+            if slow == "answers" and isinstance(event, Answer):
+                waited += share * allowed_seconds(offered) / offered.plan.products
+
+    if accepted:
+        run()
+    else:
+        with pytest.raises(CallFailed, match="took longer"):
+            run()
+    share = 0.0
+    run()  # the place is free again
+
+
+def test_the_deadline_grows_with_bytes_and_work(
+    small_batch: tuple[ServedModel, OfferedBatch, list[bytes]],
+) -> None:
+    _, offered, features = small_batch
+    assert allowed_seconds(offered) > 60 + 8 * sum(map(len, features)) / 1e6
+    assert allowed_seconds(replace(offered, seconds=offered.seconds + 10)) == allowed_seconds(offered) + 40
 
 
 def test_the_operator_decides_over_batch_plans() -> None:

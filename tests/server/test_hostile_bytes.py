@@ -128,6 +128,7 @@ def test_wrong_ciphertexts(raw: Raw, name: str) -> None:
         ({"model": "x" * 10_000}, "UNKNOWN_MODEL"),
         ({"model_digest": b"x"}, "MODEL_CHANGED"),
         ({"plan_digest": b"x"}, "PLAN_REFUSED"),
+        ({"request_id": bytes(65)}, "MALFORMED_REQUEST"),
         ({"queries": []}, "MALFORMED_REQUEST"),
         ({"queries": [inference_pb2.Query()] * 65}, "MALFORMED_REQUEST"),
     ],

@@ -132,10 +132,13 @@ def test_the_baseline_is_off_by_default(tmp_path: Path) -> None:
 def test_an_empty_pool_and_a_lost_blinding_process(tmp_path: Path) -> None:
     head, x = linear_head(4, 2), unit_rows(6, 4)
     head.save(tmp_path / "m.head")
-    with LocalServer(tmp_path, "--blinds-per-key", "0") as server, Client(server.address, model="m") as client:
+    with (
+        LocalServer(tmp_path, "--blinds-per-key", "0", "--batches", "0") as server,
+        Client(server.address, model="m") as client,
+    ):
         assert np.abs(client.predict(x) - head.evaluate(x)).max() <= client.plan.error_bound
         assert client.last_call.stats.blinds_inline == 6
-    with LocalServer(tmp_path) as server, Client(server.address, model="m") as client:
+    with LocalServer(tmp_path, "--batches", "0") as server, Client(server.address, model="m") as client:
         client.predict(x)
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         lost = [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]

@@ -7,7 +7,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import ResourceExhausted
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_client.keys import SecretKey
-from secure_infer_server import servicer
+from secure_infer_server import blinds, servicer
 from secure_infer_server.app import App
 from secure_infer_server.blinds import BlindPool, blind_bytes
 from secure_infer_server.keystore import ClientKeys, KeyStore
@@ -119,6 +120,85 @@ def test_pool_is_bounded_over_keys(plan: CoefficientPlan, public: Half) -> None:
         pool.taker(plan, bytes([number]) * 32, public)
     assert sum(stock.least for stock in pool._stocks.values()) <= 15 * blind_bytes(plan)
     assert len(pool._stocks) == 2
+
+
+class Script:
+    """The process's end of a connection: what it is told, step by step, and how many blinds it sent back."""
+
+    def __init__(self, orders: list[object], before: Callable[[], None]) -> None:
+        self.orders, self.before, self.sent = orders, before, 0
+
+    def recv(self) -> object:
+        self.before()
+        if not self.orders:
+            raise EOFError
+        return self.orders.pop(0)
+
+    def send_bytes(self, data: bytes) -> None:
+        self.sent += 1
+
+
+def test_the_process_forgets_keys_it_is_told_to(
+    plan: CoefficientPlan, public: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    held: list[int] = []
+
+    class Counted(blinds.Blinder):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)  # type: ignore[arg-type]
+            alive.add(self)
+
+    monkeypatch.setattr(blinds, "Blinder", Counted)
+    monkeypatch.setattr(blinds.signal, "signal", lambda *_: None)
+    tags = [bytes([number]) * 64 for number in range(3)]
+    orders: list[object] = [(plan, tags[0], public, 1), (plan, tags[1], public, 2), tags[0], tags[2], tags[1]]
+    script = Script(orders, lambda: held.append(len(alive)))
+    blinds._prepare(script)  # type: ignore[arg-type]
+    assert (held, script.sent) == ([0, 1, 2, 1, 1, 0], 3)
+
+
+def test_the_process_is_told_of_every_stock_the_pool_drops(
+    plan: CoefficientPlan, public: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the process never holds more keys than the pool has stocks."""
+    pool = BlindPool(15 * blind_bytes(plan), 6)  # two stocks fit
+    pool.start()
+    told: list[object] = []
+    send = pool._maker._connection.send  # type: ignore[union-attr]
+
+    class Recorded:
+        def __init__(self, connection: object) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._connection, name)
+
+        def send(self, order: object) -> None:
+            told.append(order)
+            send(order)
+
+    try:
+        pool._maker._connection = Recorded(pool._maker._connection)  # type: ignore
+        digests = [bytes([number]) * 32 for number in range(12)]
+        for _ in range(3):
+            for digest in digests:
+                pool.warm(plan, digest, public)
+
+        def known() -> set[bytes]:
+            """The keys that the process holds after the orders so far."""
+            held: set[bytes] = set()
+            for order in list(told):
+                if isinstance(order, bytes):
+                    held.discard(order)
+                else:
+                    held.add(order[1])  # type: ignore[index]
+                assert len(held) <= 2
+            return held
+
+        until(lambda: known() == set(pool._stocks))
+    finally:
+        pool.close()
 
 
 def test_pool_without_preparation_keeps_nothing(plan: CoefficientPlan, public: Half) -> None:

@@ -32,5 +32,7 @@ def chain(degree: int, widths: list[int], bits: float, largest: int, least_first
     if sum(widths) > room:
         widths = [min(widths[0], room - sum(widths[1:])), *widths[1:]]
     if max(widths) > largest or sum(widths) < bits or widths[0] < max(MIN_PRIME_BITS + 1, least_first):
-        raise UnsupportedHead(f"N={degree}: {room} bits of data modulus in primes of {largest}, needs {bits:.1f}")
+        raise UnsupportedHead(
+            f"N={degree}: {room} bits of data modulus in primes of {largest}, needs {math.ceil(bits)}"
+        )
     return seal.parameters(degree, tuple(widths), SPECIAL_BITS if len(widths) > 1 else None)

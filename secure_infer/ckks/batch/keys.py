@@ -22,6 +22,7 @@ from secure_infer.ckks import seal
 from secure_infer.ckks.batch.gemm import canonical, centred, scale
 from secure_infer.ckks.batch.packing import negacyclic
 from secure_infer.ckks.keymaterial import Half
+from secure_infer.ckks.parameters import Parameters
 from secure_infer.ckks.residues import Residues, add
 from secure_infer.ckks.sealio import SwitchingKey
 
@@ -45,16 +46,15 @@ def _product(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     return negacyclic(a.astype(np.float64), b.astype(np.float64))
 
 
-def switching_key(ring: seal.Ring, target: NDArray[np.int64], zeros: list[Half]) -> SwitchingKey:
-    """The key for `target` (N,), from one seeded key-level encryption of zero under the secret for each data prime.
+def switching_key(parameters: Parameters, target: Residues, zeros: list[Half]) -> SwitchingKey:
+    """The key for `target` (data primes, N), NTT form, from a seeded key-level encryption of zero for each data prime.
 
     As SEAL has it: modulo its own prime, number i encrypts the special prime times the target, and zero modulo the others.
     """
-    primes, special = ring.parameters.data_primes, ring.parameters.primes[-1]
-    residues = ring.ntt(target)
+    primes, special = parameters.data_primes, parameters.primes[-1]
     key = []
     for index, ((c0, seed), prime) in enumerate(zip(zeros, primes, strict=True)):
-        lifted = canonical(scale(centred(residues[index], prime), special, prime), prime)
+        lifted = canonical(scale(centred(target[index], prime), special, prime), prime)
         moved = c0.copy()
         moved[index] = add(c0[index][None], lifted[None], [prime])[0]
         key.append((moved, seed))

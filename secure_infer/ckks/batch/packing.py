@@ -90,6 +90,6 @@ def read_batch(plan: BatchPlan, secret: NDArray[np.int8], answers: Sequence[byte
             column[:] = phase
     except MalformedRequest as problem:
         raise AnswerRefused(problem.message) from None
-    if np.abs(logits).max() > plan.answer_limit:
+    if not np.abs(logits).max() <= plan.answer_limit:  # so that NaN is refused too
         raise AnswerRefused(f"answer: a logit is outside the model's declared range of ±{plan.answer_range:g}")
     return logits[:count]

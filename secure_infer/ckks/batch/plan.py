@@ -10,8 +10,8 @@ layout "slots" (hidden layers): records r and r + N/2 are the real part of slot 
 -1; N records as well. Polynomials act on slots; `quadratic` shows how both parts are squared at once.
 
 Every coefficient of an answer carries a record, so each is flooded. For the same reason a zero encryption under a forged
-public key gives the whole product away: this plan hides the model only from key holders who made their public key
-honestly. Where that cannot be assumed, single queries (`coefficient`, `slots`) are the plans to use.
+public key, or a forged switching key, gives the whole product away: this plan hides the model only from key holders who
+made all their keys honestly. Where that cannot be assumed, single queries (`coefficient`, `slots`) are the plans to use.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def plan_batch(
     """Every ring with its program or the reason against it, cheapest a record first, the smaller batch where equal.
 
     error: wanted bound on |logit error|. smudging: least smudging bits (both-private only). Either way the model is
-    hidden only from key holders who made their public key honestly; see `plan`.
+    hidden only from key holders who made all their keys honestly; see `plan`.
     """
     try:
         compiled = _compiler(network, contract, privacy, error, smudging)

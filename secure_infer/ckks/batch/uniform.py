@@ -2,10 +2,12 @@
 
 SEAL expands seeds by BLAKE2xb, a compression for each 64 bytes; at one ciphertext a feature that is most of what a linear
 head costs. AES in counter mode, on hardware made for it, is twenty times as fast (FrodoKEM expands its uniform matrix so
-too). SEAL still encrypts: `rebased` moves an encryption (c0, a) under the secret s, with all its noise, to the uniform
-half a' of a seed:
+too). SEAL still encrypts, and decrypts once: with an encryption (c0, a) under the secret s, noise included, and the
+uniform half a' of a seed,
 
     c0' = c0 + (a - a')·s,   so that   c0' + a'·s = c0 + a·s
+
+and c0' is what (c0, a - a') decrypts to. So the secret never has to leave SEAL for it.
 
 Key and first counter are SHA-512 of the seed, so a sender cannot choose them. Residues are the stream's 64-bit words, cut
 to the prime's bits; words that are not below the prime are skipped (rejection sampling), in a second run of the stream.
@@ -20,7 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from secure_infer.ckks import seal
-from secure_infer.ckks.residues import Residues, add
+from secure_infer.ckks.residues import Residues
 from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import InternalFault
 
@@ -54,15 +56,10 @@ def _below(stream: object, prime: int) -> Iterator[int]:
                 yield word & mask
 
 
-def rebased(ring: seal.Ring, encryption: Residues, secret: seal.Plaintext, seed: bytes) -> Residues:
-    """c0' (data primes, N) of the encryption (2, data primes, N), NTT form, with the uniform half of `seed` in its place.
+def rebase(ring: seal.Ring, encryption: seal.Ciphertext, seed: bytes) -> None:
+    """(c0, a) to (c0, a - a') in place, a' the uniform half of `seed`; NTT form, at the data level.
 
-    secret: the secret polynomial as a plaintext, in the client's own process.
+    Its decryption, noise included, is c0': half of an encryption of the same with a'.
     """
-    primes = ring.parameters.data_primes
-    modulus = np.array(primes, np.uint64)[:, None]
-    uniform = expand(seed, primes, ring.parameters.degree)
-    difference = add(encryption[1], modulus - uniform, primes)
-    # SEAL's products are of ciphertexts: the second half only has to be there.
-    moved = ring.residues(ring.multiply(ring.load(np.stack([difference, np.ones_like(difference)])), secret))[0]
-    return add(encryption[0], moved, primes)
+    uniform = expand(seed, ring.parameters.data_primes, ring.parameters.degree)
+    ring.evaluator.sub_inplace(encryption, ring.load(np.stack([np.zeros_like(uniform), uniform])))

@@ -33,6 +33,7 @@ from secure_infer.ckks.plan import (
     WINDOW,
     Privacy,
     answer_bits,
+    coarse,
     forged_key_cap,
     power_of_two,
     rounding_noise,
@@ -77,9 +78,10 @@ def _weight_scale(linear: Linear, contract: InputContract, budget: float) -> int
     for _ in range(64):
         if scale * float(np.abs(linear.weight).max()) >= 2.0**62:
             break
-        error = weight_error(linear, contract, math.ceil(scale))
+        published = math.ceil(coarse(scale))
+        error = weight_error(linear, contract, published)
         if error <= budget:
-            return math.ceil(scale)
+            return published
         scale *= max(1.02 * error / budget, 2.0 if error >= previous else 1.0)
         previous = error
     raise UnsupportedHead(
@@ -130,6 +132,7 @@ def _demand(
     if private:
         per = _filled(min(per, forged_key_cap(degree, WINDOW * answer_range, flood)), outputs)
     norm = _packed_norm(integer_weights(linear, weight_scale), per)
+    norm = coarse(norm) if norm else 0.0  # scales follow from it, and are published
     encryption = SIGMAS * NOISE * math.sqrt(4 * degree / 3 + 1) / (error / 20)
     least = max(encryption, 2.0**smudging * NOISE * norm / flood if private else SIGMAS * NOISE * norm / (error / 20))
     most = max(least, 2.0**MAX_SMUDGING * NOISE * norm / flood if private else 64 * least)
@@ -153,7 +156,7 @@ def _parameters(demand: _Demand, degree: int, primes: int) -> Parameters:
     if primes == 1:
         room = min(MAX_PRIME_BITS, limit)
         if room < needed:
-            raise UnsupportedHead(f"N={degree}, one prime: {room} bits of data modulus, needs {needed:.1f}")
+            raise UnsupportedHead(f"N={degree}, one prime: {room} bits of data modulus, needs {math.ceil(needed)}")
         return seal.parameters(
             degree, (min(room, max(2 * MIN_PRIME_BITS, math.ceil(math.log2(demand.most_scale) + window))),)
         )
@@ -165,7 +168,9 @@ def _parameters(demand: _Demand, degree: int, primes: int) -> Parameters:
     if needed > room or first > MAX_PRIME_BITS or total > limit - MIN_PRIME_BITS:
         rest = (limit - MIN_PRIME_BITS - first) // (primes - 1)
         if first > MAX_PRIME_BITS or rest < MIN_PRIME_BITS + 1 or first + rest * (primes - 1) < needed:
-            raise UnsupportedHead(f"N={degree}, {primes} primes: {room} bits of data modulus, needs {needed:.1f}")
+            raise UnsupportedHead(
+                f"N={degree}, {primes} primes: {room} bits of data modulus, needs {math.ceil(needed)}"
+            )
     return seal.parameters(degree, (first,) + (rest,) * (primes - 1), MIN_PRIME_BITS)
 
 

@@ -218,7 +218,7 @@ class Planner:
     def _shape(self) -> str:
         degrees = ", ".join(str(hidden.degree) for hidden in self.network.hidden)
         widths = " -> ".join(map(str, self.network.widths))
-        return f"a head {widths} with activations of degree {degrees}, logits up to {self.influence.largest:.3g},"
+        return f"a head {widths} with activations of degree {degrees}, logits below {power_of_two(self.influence.largest):g},"
 
     def _refusal(self, scales: Scales, demand: Demand, most: float) -> str:
         """Why no chain meets the demand, and what would fit."""

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[MODEL=]BITS",
-        help="least smudging bits of batch plans, which hide the model only from key holders who made their public key "
+        help="least smudging bits of batch plans, which hide the model only from key holders who made all their keys "
         "honestly; default as --smudging, 0 offers none",
     )
     models.add_argument(
@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="blinds prepared ahead for each client key; 0 makes each during its request",
     )
-    parser.add_argument("--batches", type=int, default=2, metavar="N", help="batches evaluated at once; 0: none at all")
+    parser.add_argument(
+        "--batches", type=int, default=2, metavar="N", help="batches evaluated at once, at most 6; 0: none at all"
+    )
     parser.add_argument("--batch-memory", type=int, default=2048, metavar="MIB", help="memory for their sums")
     parser.add_argument("--key-memory", type=int, default=1024, metavar="MIB", help="memory for clients' public keys")
     parser.add_argument(

@@ -40,7 +40,8 @@ def forged(key: SecretKey, plan: Plan) -> bytes:
     ring, honest = seal.ring(plan.parameters), key._material(plan)
     target = targets(key.polynomial())[0]
     target[0] += 1
-    other: SwitchingKey = switching_key(ring, target, [key._key_level_zero() for _ in plan.parameters.data_primes])
+    zeros = [key._key_level_zero() for _ in plan.parameters.data_primes]
+    other: SwitchingKey = switching_key(plan.parameters, ring.ntt(target), zeros)
     relinearisation = other if plan.relinearisation else honest.relinearisation
     parts = [other, *honest.parts[1:]] if plan.part_keys else honest.parts
     return keymaterial.pack(plan, KeyMaterial(honest.public, honest.automorphisms, relinearisation, parts))
