@@ -63,6 +63,8 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    # Before numpy is loaded: on matrices of this size BLAS threads cost more in waiting for each other than they bring.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage() + "\n")

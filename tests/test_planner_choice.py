@@ -45,7 +45,17 @@ def made(*widths: int) -> Head:
 
 @pytest.mark.parametrize(
     "widths",
-    [(30, 1), (384, 10), (384, 64), (3000, 50), (30, 16, 2), (100, 32, 5), (384, 64, 10), (768, 128, 3), (384, 256, 21)],
+    [
+        (30, 1),
+        (384, 10),
+        (384, 64),
+        (3000, 50),
+        (30, 16, 2),
+        (100, 32, 5),
+        (384, 64, 10),
+        (768, 128, 3),
+        (384, 256, 21),
+    ],
     ids=lambda widths: "-".join(map(str, widths)),
 )
 def test_single_queries(widths: tuple[int, ...]) -> None:

@@ -24,6 +24,7 @@ from secure_infer.ckks.link import Link
 from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.ckks.planner import Candidate
 from secure_infer.ckks.queries import pack_input
+from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head, Linear, ModelSpec, Square
 from secure_infer.heads.network import Network
 from secure_infer_benchmarks.linear import inputs, spread, unit_norm_head
@@ -214,11 +215,19 @@ def beside_peers(workload: Workload) -> list[dict[str, Any]]:
 def report(quick: bool) -> dict[str, Any]:
     """The published cases, what smudging costs, and how the server's time grows."""
     logits = LOGITS // 20 if quick else LOGITS
-    return {
-        "cases": {case.name: measure(case, logits) for case in cases()},
-        "smudging": {case.name: measure(case, 300) for case in smudging_cases()},
-        "scaling": {case.name: measure(case, 300) for case in scaling_cases(quick)},
-    }
+    suites = {"cases": (cases(), logits), "smudging": (smudging_cases(), 300), "scaling": (scaling_cases(quick), 300)}
+    found: dict[str, Any] = {}
+    with tqdm(total=sum(len(some) for some, _ in suites.values()), desc="engine", leave=False, disable=None) as bar:
+        for title, (some, number) in suites.items():
+            found[title] = {}
+            for case in some:
+                bar.set_postfix_str(case.name)
+                try:
+                    found[title][case.name] = measure(case, number)
+                except UnsupportedHead as problem:
+                    found[title][case.name] = {"reason": problem.message}
+                bar.update()
+    return found
 
 
 def smudging_cases() -> list[Case]:
@@ -253,6 +262,9 @@ def table(found: dict[str, Any]) -> str:
             f"{'up':>9} {'down':>7} {'keys':>9} {'s':>3} {'bound':>7} {'max err':>7}"
         )
         for name, r in rows.items():
+            if "reason" in r:
+                lines.append(f"{name:<38} does not fit: {r['reason'][:120]}")
+                continue
             client = r["encrypt_ms"]["median"] + r["read_ms"]["median"]
             lines.append(
                 f"{name:<38} {r['plan']:<24} {r['server_ms']['median']:>9.2f} {r['predicted_server_ms']:>9.2f} "

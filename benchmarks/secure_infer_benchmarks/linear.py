@@ -70,7 +70,7 @@ def _single(address: str, head: Head, name: str, settings: Settings) -> dict[str
         first = client.last_call.stats
     return {
         "head": f"{head.features} -> {head.outputs}",
-        "plan": f"{plan.name} {plan.parameters}",
+        "plan": f"{plan.kind} {plan.parameters}",
         "privacy": str(plan.privacy),
         "security_bits": plan.security_bits,
         "smudging_bits": plan.smudging_bits,

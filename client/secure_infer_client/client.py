@@ -207,7 +207,7 @@ class Client:
             bytes_up=costs.bytes_up,
             bytes_down=costs.bytes_down,
             key_bytes=costs.key_bytes,
-            plan=PLANS.join(dict.fromkeys(f"{plan.name} {plan.parameters}, {plan.privacy}" for plan in costs.plans)),
+            plan=PLANS.join(dict.fromkeys(f"{plan.kind} {plan.parameters}, {plan.privacy}" for plan in costs.plans)),
             security_bits=min(plan.security_bits for plan in costs.plans),
             smudging_bits=min(plan.smudging_bits for plan in costs.plans),
             error_bound=max(plan.error_bound for plan in costs.plans),

@@ -86,6 +86,11 @@ class Plan(ABC):
 
     name = ""
 
+    @property
+    def kind(self) -> str:
+        """How the plan is called where people choose between plans."""
+        return self.name
+
     # Geometry.
 
     @property

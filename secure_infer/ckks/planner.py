@@ -35,6 +35,7 @@ from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import InputContract, Linear
 from secure_infer.heads.network import Bounds, Network
 
+MAX_RANGE = 1e9
 RANGE_SHARE = 2.0**-16
 """Where no error is asked for, hidden layers may err by this part of their range, rounded up to two significant bits, if
 that is more than the default."""
@@ -103,8 +104,14 @@ def demand(
     if error is None:
         error = DEFAULT_ERROR
         if network.hidden:
+            largest = largest_output(network, contract)
+            if largest > MAX_RANGE:
+                raise UnsupportedHead(
+                    f"logits up to {largest:.1e}: no precision is of use there; scale the features, or train with stronger "
+                    "weight decay"
+                )
             # Coarse: the flood follows from it, and is published.
-            error = max(error, RANGE_SHARE * coarse(largest_output(network, contract), 2))
+            error = max(error, RANGE_SHARE * coarse(largest, 2))
     return Demand(privacy, error, DEFAULT_SMUDGING if smudging is None else smudging)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,6 +31,7 @@ THREADS = 16  # SEAL holds the interpreter lock: more threads only keep slow upl
 CONCURRENT_CALLS = 256
 GRACE_SECONDS = 5.0
 _SLACK = 64 << 10
+_TAKEN = "cannot listen on {}: the port is in use, or the address is not this machine's"
 
 
 class App:
@@ -37,6 +39,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        _require_free(settings)  # now, and not after planning
         self.registry = Registry.load(settings)
         self.blinds = BlindPool(settings.blind_bytes, settings.blinds_per_key)
         keys = KeyStore(settings.key_bytes)
@@ -77,7 +80,7 @@ class App:
         except RuntimeError:
             port = 0
         if not port:
-            raise SettingsError(f"cannot listen on {wanted}: the port is in use, or the address is not this machine's")
+            raise SettingsError(_TAKEN.format(wanted))
         self.blinds.start()
         self.server.start()
         for name in ("", *SERVICES):
@@ -106,6 +109,19 @@ class App:
         self._health.enter_graceful_shutdown()
         self.blinds.close()  # requests that are still under way make their own
         self.server.stop(GRACE_SECONDS).wait()
+
+
+def _require_free(settings: Settings) -> None:
+    """Raise SettingsError when the address is plainly taken; binding, later, has the last word."""
+    if not settings.port:
+        return
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[0][4])
+    except OSError:
+        raise SettingsError(_TAKEN.format(f"{settings.host}:{settings.port}")) from None
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from tqdm import tqdm
+
 from secure_infer.ckks import planner
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.batch.planner import Program
@@ -166,7 +168,7 @@ class Registry:
         if unknown:
             raise SettingsError(f"a policy names {sorted(unknown)[0]!r}, which is not a model in {directory}")
         models, rejected = {}, {}
-        for file in files:
+        for file in tqdm(files, desc="planning", unit="model", leave=False, disable=None):
             try:
                 models[file.stem] = ServedModel.compile(
                     file.stem, Head.load(file), settings.policy_of(file.stem), settings.largest_batch

@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> int:
     directory = options.models or models.path()
     head = Head.load(directory / f"{MODEL}.head")
     quiet = options.json
+    _say(quiet, "starting a server; it plans how each model is evaluated, which takes some seconds")
     with LocalServer(directory) as server:
         names = ", ".join(server.models)
         _say(quiet, f"server: process {server.process.pid} on {server.address}, models {names}")
@@ -142,7 +143,7 @@ def _measure(address: str, head: Head, texts: list[samples.Sample]) -> dict[str,
         "bytes_up": int(median(up)),
         "bytes_down": int(median(down)),
         "key_bytes": key_bytes,
-        "plan": f"{plan.name} {plan.parameters}",
+        "plan": f"{plan.kind} {plan.parameters}",
         "privacy": str(plan.privacy),
         "security_bits": plan.security_bits,
         "smudging_bits": plan.smudging_bits,

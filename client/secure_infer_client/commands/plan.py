@@ -83,7 +83,7 @@ def _of_file(arguments: list[str]) -> int:
     found = planner.explore(network, contract, wanted, unit_costs(), link)
     single, rejected = costed.of_candidates(found.candidates), found.rejected
     batches: list[costed.Batch] = []
-    if options.batch:
+    if options.batch or not single:  # some heads fit in batches alone
         many = planner.batch_candidates(network, contract, wanted, unit_costs(), link)
         worth = planner.batch_offers(network, contract, wanted, unit_costs(), link)
         batches, rejected = costed.of_batches(many.candidates, worth), [*rejected, *many.rejected]

@@ -37,6 +37,10 @@ class CoefficientPlan(QueryPlan):
     name = "coefficient"
 
     @property
+    def kind(self) -> str:
+        return "monomials" if self.lift > 1 else self.name
+
+    @property
     def terms(self) -> int:
         """Numbers that travel: the features, or their monomials."""
         return count(self.features, self.lift)

@@ -226,14 +226,16 @@ class Planner:
         ways = [] if degree == DEGREES[-1] else ["a larger ring"]
         if most > -math.inf:
             missing = demand.margin - int(most)
-            said = f"misses {demand.margin} bits between noise and allowed error by {missing}"
+            said = f"reaches {int(most)} bits between noise and allowed error of {demand.margin} wanted"
             ways += [f"{int(most)} smudging bits"] * bool(demand.flood and most >= 1)
             ways.append(f"an error bound of {two_digits(demand.error * 2.0**missing):g}")
         else:
             chain = scales.chain(_WORKING_BITS[0], 0)
+            least = sum(chain) + max(chain)
             said = (
-                f"needs {sum(chain) + max(chain)} bits of modulus or more at an error bound of {demand.error:g}, "
-                f"and has {limit}"
+                f"needs {least} bits of modulus or more at an error bound of {two_digits(demand.error):g}, and has {limit}"
+                if least > limit
+                else f"has {limit} bits of modulus, which leave no room for its scales"
             )
             ways += self._coarser(scales, demand)
         ways += ["fewer hidden layers", "lower degrees", "narrower layers", "smaller weights"]
