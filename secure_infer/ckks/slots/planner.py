@@ -10,7 +10,7 @@ rounded network, and the plan states that.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from secure_infer.ckks import seal
@@ -109,7 +109,7 @@ class Planner:
         most = -math.inf
         for top, chains in self._chains_of(scales):
             if best is not None:
-                chains = [(working, chain) for working, chain in chains if _width(chain) < _width(_bits_of(best))]
+                chains = [(working, chain) for working, chain in chains if _size(chain) < _size(_bits_of(best))]
             low, high = 0, len(chains)
             while low < high:  # a larger working scale leaves less noise
                 middle = (low + high) // 2
@@ -257,9 +257,9 @@ def _bits_of(program: Program) -> list[int]:
     return [prime.bit_length() for prime in program.plan.parameters.data_primes]
 
 
-def _width(bits: Iterable[int]) -> int:
-    """Bits that travel for a coefficient modulo primes of those sizes."""
-    return sum(map(packed_width, bits))
+def _size(bits: Sequence[int]) -> tuple[int, int]:
+    """Primes, each of which every step is paid for, then the bits that travel for a coefficient."""
+    return len(bits), sum(map(packed_width, bits))
 
 
 def _moves(layers: tuple[Layer, ...], degree: int) -> tuple[tuple[int, int], ...]:

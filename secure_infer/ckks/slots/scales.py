@@ -23,6 +23,7 @@ from secure_infer.ckks.slots.influence import Influence
 from secure_infer.ckks.slots.layouts import Layout, period_of
 from secure_infer.ckks.slots.program import Layer
 
+_FIRST_BITS = 56
 _LARGEST_INPUT = 60  # bits of the packed input's coefficients
 _LEAST_BITS = 10
 """Of any scale: what zero weights become, since SEAL refuses to multiply by zero, stays without effect on the noise."""
@@ -168,6 +169,14 @@ def _later(width: int, units: int) -> dict[str, int]:
 
 
 def _split(bits: int, least: int = 1) -> list[int]:
-    """`bits` as even primes of at most 60 bits, at least `least` of them."""
+    """`bits` as primes of at most 60 bits, at least `least` of them: evenly, but for the first where there are several
+    more. Answers are read modulo the first alone, so a small one would drown them in the last rounding."""
     count = max(least, -(-bits // MAX_PRIME_BITS))
+    if count > 2 and bits < count * _FIRST_BITS:
+        first = min(_FIRST_BITS, bits - (count - 1) * MIN_PRIME_BITS)
+        return [first, *_evenly(bits - first, count - 1)]
+    return _evenly(bits, count)
+
+
+def _evenly(bits: int, count: int) -> list[int]:
     return [max(MIN_PRIME_BITS, bits // count + (i < bits % count)) for i in range(count)]

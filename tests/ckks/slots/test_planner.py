@@ -111,7 +111,8 @@ def test_the_keys_are_those_of_the_automorphisms_used() -> None:
     planner = Planner(network((60, 16, 5)), contract(60))
     program = planner.program(Layout(8192, 1, 2, 16, 4, 1), DEMAND)
     (layer,) = program.layers
-    moves = {element(1, 8192): 3, element(4, 8192): 3, element(16, 8192): 3, conjugation(8192): layer.level}
+    top = layer.level_in
+    moves = {element(1, 8192): top, element(4, 8192): top, element(16, 8192): top, conjugation(8192): layer.level}
     assert dict(program.plan.moves) == moves
     assert (layer.folds, layer.giants) == ([16], 4)
 
