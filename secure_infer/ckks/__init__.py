@@ -1,10 +1,8 @@
 """Encrypted evaluation under CKKS: parameters, plans and the public half of the arithmetic. Never a secret key.
 
-parameters   ring degree and primes, held to the 128-bit table when built
-residues     polynomials as residues: packing to bytes, checks, exact integer helpers
-seal         the only module here that touches the SEAL library: public operations
-plan         the coefficient plan as data: geometry, scales, bounds, bytes, identity
-planner      chooses a plan for a linear head by the range, precision and smudging rule
-coefficient  the plan's two halves: what the client packs and reads, what the server executes
-blinding     encryptions of zero with a Gaussian flood, which hide the model from the key holder
+parameters, residues, sealio, seal   rings of the 128-bit table, polynomials as residues, SEAL's bytes and public half
+plan, keymaterial, blinding, answers what every plan states, the keys it asks for, how answers are hidden and read
+coefficient, slots, batch            the kinds of plans: affine heads and monomials, hidden layers, many records
+costs, laws, link, calibration       what operations take on this machine, and a query over a link
+work, planner, queries, allocation   every plan priced, the quickest chosen, records divided among plans
 """

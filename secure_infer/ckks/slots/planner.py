@@ -226,7 +226,7 @@ class Planner:
         ways = [] if degree == DEGREES[-1] else ["a larger ring"]
         if most > -math.inf:
             missing = demand.margin - int(most)
-            said = f"reaches {int(most)} bits between noise and allowed error of {demand.margin} wanted"
+            said = f"reaches {int(most)} bits between noise and allowed error, {demand.margin} are wanted"
             ways += [f"{int(most)} smudging bits"] * bool(demand.flood and most >= 1)
             ways.append(f"an error bound of {two_digits(demand.error * 2.0**missing):g}")
         else:

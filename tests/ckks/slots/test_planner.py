@@ -130,7 +130,7 @@ def refused(head: Network, demand: Demand, degree: int = 32768, bound: float = 1
 def test_a_large_range_is_named() -> None:
     said = refused(network((30, 16, 5)), Demand(error=1e-3), 4096, bound=1e6)
     assert "30 -> 16 -> 5" in said
-    assert "logits up to" in said
+    assert "logits below" in said
     assert "bits of modulus" in said
     assert "a larger ring" in said
     assert "smaller weights" in said
@@ -139,7 +139,7 @@ def test_a_large_range_is_named() -> None:
 def test_many_layers_are_named() -> None:
     said = refused(network((8, 8, 8, 8, 8, 3), 4), Demand(error=1e-3))
     assert "degree 4, 4, 4, 4" in said
-    assert "misses 18 bits" in said
+    assert "18 are wanted" in said
     assert "a larger ring" not in said
     assert "fewer hidden layers, lower degrees" in said
     said = refused(network((8, 8, 8, 8, 8, 8, 8, 3), 4), Demand(error=1e-3))
@@ -155,7 +155,7 @@ def test_what_precision_would_fit_is_said() -> None:
 def test_missing_smudging_is_said_and_what_is_offered_fits() -> None:
     planner, layout = Planner(network((30, 16, 5)), contract(30)), Layout(8192, 1, 16, 1, 1)
     with pytest.raises(
-        UnsupportedHead, match=r"misses 40 bits .* by \d+; what helps: a larger ring, (\d+) smudging bits"
+        UnsupportedHead, match=r"40 are wanted; what helps: a larger ring, (\d+) smudging bits"
     ) as caught:
         planner.program(layout, Demand(error=1e-3, smudging=40))
     offered = int(caught.value.message.split("a larger ring, ")[1].split()[0])
