@@ -28,6 +28,16 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Offered:
+    """What a server offers for a model. offers: empty when it cannot be evaluated under encryption; `reason` then says
+    why. unit_costs: the server's, as JSON."""
+
+    offers: tuple[Offer, ...] = ()
+    unit_costs: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Query:
     """A plan for single queries and what one takes."""
 

@@ -19,6 +19,7 @@ from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer.heads import ModelSpec
 from secure_infer_client import transport
 from secure_infer_client.batches import Progress, nothing
+from secure_infer_client.choice import Offered
 from secure_infer_client.costs import Costs
 from secure_infer_client.prediction import PLANS, Call, CallStats, Explanation, Prediction, predictions
 from secure_infer_client.session import Session, parse_privacy
@@ -105,6 +106,12 @@ class Client:
         """The batch plans offered and checked, which `predict` uses where they are quicker; the smallest batch first."""
         with self._turn():
             return self._session.batch_plans
+
+    @property
+    def offered(self) -> Offered:
+        """Every plan that the server offers for the model, with its own figures."""
+        with self._turn():
+            return self._session.offered
 
     @property
     def last_call(self) -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter, sleep
 from typing import TypeVar
 
@@ -35,7 +36,7 @@ from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer_client import transport
 from secure_infer_client.batches import BatchAnswers, Progress, infer_batch, nothing
-from secure_infer_client.choice import LONGEST, MAX_OFFERS, Batch, Offer, Query, in_a_row, usable
+from secure_infer_client.choice import LONGEST, MAX_OFFERS, Batch, Offer, Offered, Query, in_a_row, usable
 from secure_infer_client.costs import Costs
 from secure_infer_client.keyring import KeyRing
 from secure_infer_client.keys import SecretKey
@@ -71,7 +72,7 @@ class Session:
         self._batches: list[Batch] = []
         self._secrets = KeyRing()
         self._refusals = 0
-        self._reason = ""
+        self._offered = Offered()
 
     # What is served.
 
@@ -87,7 +88,13 @@ class Session:
         for option in (self._query, *self._batches):
             if option is not None:
                 return option.plan
-        raise UnsupportedHead(f"model {self._model!r} cannot be evaluated under encryption: {self._reason}")
+        raise UnsupportedHead(f"model {self._model!r} cannot be evaluated under encryption: {self._offered.reason}")
+
+    @property
+    def offered(self) -> Offered:
+        """Every plan offered, where a client uses only the quickest."""
+        self.spec  # noqa: B018 (asks for the model)
+        return self._offered
 
     @property
     def batch_plans(self) -> list[BatchPlan]:
@@ -112,7 +119,6 @@ class Session:
                 "or another description of it. "
                 "Check with its operator, then make a new client or pass accept_model"
             )
-        self._reason = response.no_plan_reason or "the server offers no plan"
         if len(response.offers) > MAX_OFFERS:
             raise PlanRefused(f"offers: expected at most {MAX_OFFERS}, got {len(response.offers)}")
         offers = []
@@ -120,6 +126,9 @@ class Session:
             plan = wire_plans.from_proto(message.plan)
             plan.check_for(spec.encrypted, spec.outputs, self._privacy or Privacy.INPUT_PRIVATE)
             offers.append(Offer(self._with_own_primes(plan), message.server_seconds))
+        self._offered = Offered(
+            tuple(offers), response.unit_costs, response.no_plan_reason or "the server offers no plan"
+        )
         query, self._batches = usable(offers, self._link, response.unit_costs) if offers else (None, [])
         self._query = None if query is None else in_a_row(query, response.unit_costs)
         self._spec = spec
@@ -239,18 +248,13 @@ class Session:
             return infer_batch(self._inference, plan, header, ciphertexts, patience, progress)
 
         started = perf_counter()
-        try:
+        with self._refusing():
             found = self._with_key(key, plan, costs, lambda: self._patiently(attempt, patience))
-        except AnswerRefused as refusal:
-            raise self._refused(refusal) from None
-        costs.add_batch(found, perf_counter() - started)
-        started = perf_counter()
-        try:
-            return read_batch(plan, key.polynomial(), found.answers, len(rows))
-        except AnswerRefused as refusal:
-            raise self._refused(refusal) from None
-        finally:
-            costs.decrypt += perf_counter() - started
+            costs.add_batch(found, perf_counter() - started)
+            started = perf_counter()
+            logits = read_batch(plan, key.polynomial(), found.answers, len(rows))
+        costs.decrypt += perf_counter() - started
+        return logits
 
     def _with_key(self, key: SecretKey, plan: Plan, costs: Costs, infer: Callable[[], Answered | None]) -> Answered:
         """`infer()`, which returns None when the server does not hold the key; it is uploaded then, once."""
@@ -286,24 +290,26 @@ class Session:
         key: SecretKey,
     ) -> NDArray[np.float64]:
         """Logits from a response."""
-        try:
+        with self._refusing():
             if (response.request_id, response.model_digest) != (request.request_id, request.model_digest):
                 raise AnswerRefused("answer: it is bound to another request or model")
             if len(response.answers.answers) != len(request.queries):
                 raise AnswerRefused(f"answer: expected {len(request.queries)}, got {len(response.answers.answers)}")
             rows = key.rows(plan)
             return np.stack([read_answer(plan, rows, answer.products) for answer in response.answers.answers])
-        except AnswerRefused as refusal:
-            raise self._refused(refusal) from None
 
-    def _refused(self, refusal: AnswerRefused) -> AnswerRefused:
-        """A refusal destroys the keys, all of them: what the server could learn from it is then worthless."""
-        self._refusals += 1
-        self._secrets.destroy()
-        return AnswerRefused(
-            f"{refusal.message}. The server is faulty or hostile: nothing was retried, the key was destroyed"
-            + ("; this client stops" if self._refusals > 1 else "")
-        )
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A refusal in here destroys the keys, all of them: what the server could learn from it is then worthless."""
+        try:
+            yield
+        except AnswerRefused as refusal:
+            self._refusals += 1
+            self._secrets.destroy()
+            raise AnswerRefused(
+                f"{refusal.message}. The server is faulty or hostile: nothing was retried, the key was destroyed"
+                + ("; this client stops" if self._refusals > 1 else "")
+            ) from None
 
     # The key.
 

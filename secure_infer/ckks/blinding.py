@@ -56,13 +56,17 @@ class Blinder:
         level = self._plan.blind_level
         primes = self._plan.parameters.data_primes[:level]
         zero = self._ring.residues(self._ring.encrypt_zero(self._encryptor, level)).copy()
-        flood = np.zeros((level, self._plan.parameters.degree), np.uint64)
+        zero[0] = add(zero[0], self._ring.ntt_residues(self._flood(primes)), primes)
+        return zero
+
+    def _flood(self, primes: tuple[int, ...]) -> Residues:
+        """A Gaussian on the coefficients that answer, as residues (primes, N)."""
+        flood = np.zeros((len(primes), self._plan.parameters.degree), np.uint64)
         for position, value in zip(
             self._positions, gaussian_integers(self._deviation, len(self._positions)), strict=True
         ):
             flood[:, position] = [value % prime for prime in primes]
-        zero[0] = add(zero[0], self._ring.ntt_residues(flood), primes)
-        return zero
+        return flood
 
     def blind(self) -> seal.Ciphertext:
         """A fresh blind, ready to be added to a product."""

@@ -225,3 +225,9 @@ class Work:
     def total(self, costs: UnitCosts) -> float:
         """Seconds on one thread."""
         return sum(count * costs.seconds(*step) for step, count in self.counts)
+
+
+def dropping(degree: int, start: int, stop: int, parts: float = 1.0) -> Work:
+    """Rescaling a ciphertext from `start` primes to `stop`; parts: 1.5 for one of three parts."""
+    steps = (Work.of(Operation.RESCALE, parts, degree=degree, primes=left) for left in range(stop + 1, start + 1))
+    return sum(steps, Work())

@@ -150,14 +150,10 @@ LARGER_BATCH_GAIN = 0.05
 """A larger batch is offered beside a smaller one when it saves at least this part of a record's time."""
 
 
-def batch_offers(
-    network: Network, contract: InputContract, wanted: Demand, costs: UnitCosts, link: Link
-) -> list[BatchCandidate]:
+def batch_offers(candidates: Sequence[BatchCandidate]) -> list[BatchCandidate]:
     """The batch plans worth offering: the smallest batch, and larger ones that save time a record."""
     kept: list[BatchCandidate] = []
-    for candidate in sorted(
-        batch_candidates(network, contract, wanted, costs, link).candidates, key=lambda c: c.plan.records
-    ):
+    for candidate in sorted(candidates, key=lambda c: c.plan.records):
         seconds = candidate.cost.total / candidate.plan.records
         if not kept or seconds <= (1 - LARGER_BATCH_GAIN) * kept[-1].cost.total / kept[-1].plan.records:
             kept.append(candidate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from secure_infer.ckks.batch import work as batch_work
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.coefficient import CoefficientPlan
-from secure_infer.ckks.costs import Operation, Work
+from secure_infer.ckks.costs import Operation, Work, dropping
 from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.slots.program import Layer, Program
 
@@ -41,8 +41,7 @@ def of_coefficient_server(plan: CoefficientPlan) -> Work:
     terms = plan.ciphertexts * plan.products
     total = loading(plan) + terms * _at(Operation.MULTIPLY_PLAIN, degree, primes)
     total += terms * _at(Operation.ADD, degree, primes)
-    for left in range(2, primes + 1):
-        total += plan.products * _at(Operation.RESCALE, degree, left)
+    total += plan.products * dropping(degree, primes, 1)
     return total + plan.products * (_at(Operation.FINISH, degree, 1) + Work.of(Operation.PACK, degree))
 
 
@@ -56,7 +55,7 @@ def of_slots_server(program: Program) -> Work:
         products = plan.products if last else 1
         level_out = 1 if last else layer.level_out
         total += _affine(layer, degree, conjugate=index == 0) + _powers(layer, degree)
-        total += products * (_activation(layer, degree) + _dropped(degree, _level(layer), level_out, 1.5))
+        total += products * (_activation(layer, degree) + dropping(degree, _level(layer), level_out, 1.5))
         total += products * _at(Operation.RELINEARISE, degree, level_out)
     blinded = _at(Operation.ADD, degree, 1) + _at(Operation.FINISH, degree, 1) + Work.of(Operation.PACK, degree)
     return total + plan.products * blinded
@@ -77,10 +76,6 @@ def _level(layer: Layer) -> int:
     return layer.level_square if layer.degree > 2 else layer.level
 
 
-def _dropped(degree: int, start: int, stop: int, parts: float = 1.0) -> Work:
-    return sum((parts * _at(Operation.RESCALE, degree, left) for left in range(stop + 1, start + 1)), Work())
-
-
 def _affine(layer: Layer, degree: int, *, conjugate: bool) -> Work:
     top, low = layer.level_in, layer.level
     rotations = layer.inputs * (layer.babies - 1) + layer.giants - 1
@@ -91,7 +86,7 @@ def _affine(layer: Layer, degree: int, *, conjugate: bool) -> Work:
     late = len(layer.folds) - early + conjugate
     for level, folds in ((top, early), (low, late)):
         total += folds * (_at(Operation.ROTATE, degree, level) + _at(Operation.ADD, degree, level))
-    return total + _dropped(degree, top, low)
+    return total + dropping(degree, top, low)
 
 
 def _powers(layer: Layer, degree: int) -> Work:
@@ -100,7 +95,7 @@ def _powers(layer: Layer, degree: int) -> Work:
     square, level = _at(Operation.SQUARE, degree, layer.level), layer.level_square
     return (
         square
-        + _dropped(degree, layer.level, level, 1.5)
+        + dropping(degree, layer.level, level, 1.5)
         + _at(Operation.RELINEARISE, degree, level)
         + _at(Operation.LOAD, degree, level)
     )

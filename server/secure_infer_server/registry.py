@@ -122,6 +122,7 @@ class ServedModel:
         """The model with its plans; batch plans are those whose evaluation takes at most `batch_memory` bytes."""
         spec, offered, reason = ModelSpec.of(name, head), {}, ""
         batches: dict[bytes, OfferedBatch] = {}
+        link = Link.parse(USUAL_LINK)
         try:
             network = private_network(head)
             contract = contract_after(public_layers(head), head.contract)
@@ -129,7 +130,7 @@ class ServedModel:
                 if level.rank < policy.privacy.rank:
                     continue
                 wanted = planner.demand(network, contract, privacy=level, error=policy.error, smudging=policy.smudging)
-                tried = planner.explore(network, contract, wanted, unit_costs(), Link.parse(USUAL_LINK))
+                tried = planner.explore(network, contract, wanted, unit_costs(), link)
                 if not tried.candidates:
                     reason = planner.refusal(tried.rejected, network, wanted).message
                 for candidate in planner.offers(tried.candidates):
@@ -137,7 +138,8 @@ class ServedModel:
                     offered[digest] = Offered(candidate.plan, candidate.cost.server, candidate.compile)
                 if policy.least_batch_smudging and batch_memory:
                     wanted = replace(wanted, smudging=policy.least_batch_smudging)
-                    for batch in planner.batch_offers(network, contract, wanted, unit_costs(), Link.parse(USUAL_LINK)):
+                    many = planner.batch_candidates(network, contract, wanted, unit_costs(), link)
+                    for batch in planner.batch_offers(many.candidates):
                         found = OfferedBatch(batch.plan, batch.cost.server, batch.program)
                         if batch.program.memory <= batch_memory:
                             batches[bytes.fromhex(batch.plan.digest)] = found

@@ -210,7 +210,7 @@ def test_a_batch_pays_from_some_number_of_records_on() -> None:
     for records, winner in {least - 1: "coefficient", least: "batch"}.items():
         found = report(head, 2.0, records)
         assert found.cohorts[0].way.kind == winner
-        assert costed.kind_of(found.allocation.shares[0].plan) == winner
+        assert found.allocation.shares[0].plan.kind == winner
         assert found.allocation.seconds == pytest.approx(found.cohorts[0].cost.total)
     way = batch(head, 2.0)
     assert costed.cohort(way, way.plan.records + 1, LAN).queries == 2

@@ -20,7 +20,7 @@ from secure_infer.errors import SettingsError, UnsupportedHead
 from secure_infer.heads import Head
 from secure_infer.heads.split import contract_after, private_network, public_layers
 from secure_infer_client.commands import connection
-from secure_infer_client.planning import costed, offered, table
+from secure_infer_client.planning import costed, table
 
 
 def run(arguments: list[str]) -> int:
@@ -85,8 +85,7 @@ def _of_file(arguments: list[str]) -> int:
     batches: list[costed.Batch] = []
     if options.batch or not single:  # some heads fit in batches alone
         many = planner.batch_candidates(network, contract, wanted, unit_costs(), link)
-        worth = planner.batch_offers(network, contract, wanted, unit_costs(), link)
-        batches, rejected = costed.of_batches(many.candidates, worth), [*rejected, *many.rejected]
+        batches, rejected = costed.of_batches(many.candidates), [*rejected, *many.rejected]
     report = table.Report(facts, wanted.privacy, link, single, batches, rejected, options.batch)
     _show(report, options.json)
     if not report.ways:
@@ -103,8 +102,7 @@ def _of_server(arguments: list[str]) -> int:
     local = address.is_loopback(address.parse(options.target, "--target")[0])
     link = Link.parse(options.link or ("loopback" if local else "lan"))
     with connection.client(options) as client:
-        served = offered.ask(client, options.target, options.model, asked, options.timeout)
-    spec = served.spec
+        spec, served = client.spec, client.offered
     facts: dict[str, Any] = {
         "model": spec.name,
         "digest": spec.digest,

@@ -1,6 +1,5 @@
 """What `secure-infer plan` explains: ways to evaluate a model and what they take, for one record and for many.
 
 costed      one plan with its estimate; what many records take with it
-offered     what a server offers for a model
 table       a report as lines, and as JSON
 """

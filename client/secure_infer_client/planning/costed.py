@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from secure_infer.ckks.batch.plan import BatchPlan
-from secure_infer.ckks.coefficient import CoefficientPlan
 from secure_infer.ckks.link import Estimate, Link
 from secure_infer.ckks.plan import Plan, QueryPlan
-from secure_infer.ckks.planner import BatchCandidate, Candidate, offers
+from secure_infer.ckks.planner import BatchCandidate, Candidate, batch_offers, offers
 from secure_infer_client.choice import Offer, usable
 
 P = TypeVar("P", bound=Plan, covariant=True)
@@ -52,10 +51,10 @@ def of_candidates(candidates: Sequence[Candidate]) -> list[Single]:
     return [Costed(one.kind, one.plan, one.cost, one.plan.digest in offered) for one in candidates]
 
 
-def of_batches(candidates: Sequence[BatchCandidate], offered: Iterable[BatchCandidate]) -> list[Batch]:
-    """The planner's batch plans, in their order; `offered`: those that a server would offer."""
-    digests = {candidate.plan.digest for candidate in offered}
-    return [Costed(one.kind, one.plan, one.cost, one.plan.digest in digests) for one in candidates]
+def of_batches(candidates: Sequence[BatchCandidate]) -> list[Batch]:
+    """The planner's batch plans, in their order."""
+    offered = {candidate.plan.digest for candidate in batch_offers(candidates)}
+    return [Costed(one.kind, one.plan, one.cost, one.plan.digest in offered) for one in candidates]
 
 
 def of_offers(offered: Iterable[Offer], unit_costs: str, link: Link) -> tuple[list[Single], list[Batch]]:
@@ -68,16 +67,11 @@ def of_offers(offered: Iterable[Offer], unit_costs: str, link: Link) -> tuple[li
     for offer in offered:
         query, whole = usable([offer], link, unit_costs)
         if query is not None:
-            single.append(Costed(kind_of(query.plan), query.plan, query.cost, offered=True))
-        batches += [Costed(batch.plan.name, batch.plan, batch.cost, offered=True) for batch in whole]
+            single.append(Costed(query.plan.kind, query.plan, query.cost, offered=True))
+        batches += [Costed(batch.plan.kind, batch.plan, batch.cost, offered=True) for batch in whole]
     single.sort(key=lambda way: way.cost.total)
     batches.sort(key=lambda way: way.cost.total / way.plan.records)
     return single, batches
-
-
-def kind_of(plan: Plan) -> str:
-    """The planner's name: coefficient plans of monomials are a kind of their own."""
-    return "monomials" if isinstance(plan, CoefficientPlan) and plan.lift > 1 else plan.name
 
 
 def records_of(plan: Plan) -> int:

@@ -13,7 +13,7 @@ from secure_infer.ckks.allocation import Allocation, cheapest_for
 from secure_infer.ckks.link import Estimate, Link
 from secure_infer.ckks.plan import Plan, Privacy
 from secure_infer.ckks.planner import Rejected
-from secure_infer_client.planning.costed import Batch, Cohort, Costed, Single, batch_from, cohort, kind_of, records_of
+from secure_infer_client.planning.costed import Batch, Cohort, Costed, Single, batch_from, cohort, records_of
 
 WIDTH = 120
 MOST_REASONS = 12
@@ -133,7 +133,7 @@ def _ring_width(report: Report) -> int:
 
 
 def _verdict(report: Report) -> str:
-    shares = [f"{s.records:,} by {kind_of(s.plan)}, {s.plan.parameters}" for s in report.allocation.shares]
+    shares = [f"{s.records:,} by {s.plan.kind}, {s.plan.parameters}" for s in report.allocation.shares]
     pays = "there is no batch plan to compare with"
     if report.batches:
         least = report.batch_from
@@ -221,7 +221,7 @@ def _batch(report: Report) -> dict[str, Any]:
     ]
     shares = [
         {
-            "kind": kind_of(share.plan),
+            "kind": share.plan.kind,
             "ring": str(share.plan.parameters),
             "records": share.records,
             "ms": 1e3 * share.cost.total,

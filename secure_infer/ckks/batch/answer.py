@@ -11,7 +11,7 @@ from secure_infer.ckks import seal
 from secure_infer.ckks.batch.keys import switched
 from secure_infer.ckks.batch.plan import BatchPlan, Layout
 from secure_infer.ckks.plan import Privacy
-from secure_infer.ckks.residues import Residues, add, pack
+from secure_infer.ckks.residues import Residues, add, pack, switch_modulus
 from secure_infer.errors import InternalFault
 
 Blind = Callable[[], Residues]
@@ -48,5 +48,4 @@ class AnswerWriter:
             halves[0, [0, middle]] = (halves[0, [0, middle]] + bias) % q0
         if not plan.answer_bits:
             return pack(halves.ravel(), plan.answer_width)
-        rounded = np.rint(halves.ravel() * (plan.answer_modulus / float(q0))).astype(np.int64).view(np.uint64)
-        return pack(rounded & np.uint64(plan.answer_modulus - 1), plan.answer_width)
+        return pack(switch_modulus(list(halves), plan.first_prime, plan.answer_bits), plan.answer_width)

@@ -10,12 +10,11 @@ import os
 
 import numpy as np
 
-from secure_infer.ckks import seal
 from secure_infer.ckks.batch.gemm import Integers, canonical, centre, scale
 from secure_infer.ckks.batch.plan import BatchPlan
-from secure_infer.ckks.blinding import system_normal
+from secure_infer.ckks.blinding import Blinder, system_normal
 from secure_infer.ckks.keymaterial import Half
-from secure_infer.ckks.residues import Residues, add
+from secure_infer.ckks.residues import Residues
 
 _FLOAT_BITS = 40
 _WORD = 32
@@ -42,19 +41,12 @@ def gaussian_residues(deviation: float, count: int, primes: tuple[int, ...]) -> 
     return np.stack(rows)
 
 
-class BatchBlinder:
-    """Makes blinds for one client and plan; `public` is the client's public key."""
+class BatchBlinder(Blinder):
+    """A `Blinder` whose flood is on every coefficient."""
 
     def __init__(self, plan: BatchPlan, public: Half) -> None:
-        self._plan = plan
-        self._ring = seal.ring(plan.parameters)
-        self._encryptor = self._ring.zero_encryptor(*public)
-        self._deviation = plan.flood * plan.blind_unit / plan.spread
+        super().__init__(plan, public)
+        self._deviation /= plan.spread
 
-    def residues(self) -> Residues:
-        """A fresh blind as residues (2, `plan.level`, N) in NTT form."""
-        primes = self._plan.parameters.data_primes[: self._plan.level]
-        zero = self._ring.residues(self._ring.encrypt_zero(self._encryptor, self._plan.level)).copy()
-        flood = gaussian_residues(self._deviation, self._plan.parameters.degree, primes)
-        zero[0] = add(zero[0], self._ring.ntt_residues(flood), primes)
-        return zero
+    def _flood(self, primes: tuple[int, ...]) -> Residues:
+        return gaussian_residues(self._deviation, self._plan.parameters.degree, primes)

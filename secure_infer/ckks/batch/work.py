@@ -14,7 +14,7 @@ from secure_infer.ckks.batch.affine import AffineProgram
 from secure_infer.ckks.batch.gemm import Integers, limb_bits
 from secure_infer.ckks.batch.plan import SWITCHED, BatchPlan, Layout
 from secure_infer.ckks.batch.quadratic import Form, QuadraticProgram
-from secure_infer.ckks.costs import Operation, Work
+from secure_infer.ckks.costs import Operation, Work, dropping
 from secure_infer.ckks.plan import Privacy
 
 _SPLIT, _SUMMED, _SQUARED = 0.4, 1.4, 12.0
@@ -44,7 +44,7 @@ def of_server(program: AffineProgram | QuadraticProgram) -> Work:
     total += _form(program.form, plan.features, primes, degree)
     if program.deeper is not None:
         switched = SWITCHED * Work.of(Operation.RELINEARISE, degree=degree, primes=len(primes))
-        total += program.form.outputs * (switched + _dropped(degree, len(primes), level))
+        total += program.form.outputs * (switched + dropping(degree, len(primes), level))
         total += _form(program.deeper, program.deeper.rows.shape[1], primes[:level], degree)
     return total + plan.outputs * _answer(plan, SWITCHED)
 
@@ -71,13 +71,9 @@ def _form(form: Form, count: int, primes: Sequence[int], degree: int) -> Work:
     return total
 
 
-def _dropped(degree: int, start: int, stop: int) -> Work:
-    return sum((Work.of(Operation.RESCALE, degree=degree, primes=left) for left in range(stop + 1, start + 1)), Work())
-
-
 def _answer(plan: BatchPlan, keys: int) -> Work:
     degree, level = plan.parameters.degree, plan.level
-    total = _dropped(degree, level, 1) + Work.of(Operation.FINISH, degree=degree, primes=1)
+    total = dropping(degree, level, 1) + Work.of(Operation.FINISH, degree=degree, primes=1)
     total += Work.of(Operation.PACK, 2 * degree) + keys * Work.of(Operation.RELINEARISE, degree=degree, primes=level)
     if plan.privacy is not Privacy.INPUT_PRIVATE:
         total += Work.of(Operation.BLIND, degree=degree, primes=level)

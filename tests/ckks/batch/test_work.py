@@ -58,7 +58,7 @@ def test_candidates_by_time_a_record(powers: tuple[int, ...]) -> None:
     assert each == sorted(each)
     assert all(candidate.plan == candidate.program.plan for candidate in found.candidates)
     assert {candidate.plan.smudging_bits >= 4 for candidate in found.candidates} == {True}
-    offered = planner.batch_offers(head, BALL, wanted, flat_costs(), LAN)
+    offered = planner.batch_offers(found.candidates)
     assert offered[0].plan.records == min(candidate.plan.records for candidate in found.candidates)
     assert [o.plan.records for o in offered] == sorted({o.plan.records for o in offered})
 
