@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.heads import ModelSpec
 from secure_infer_client.batches import Progress, nothing
+from secure_infer_client.choice import Offered
 from secure_infer_client.client import Client
 from secure_infer_client.prediction import Call, Explanation, Prediction
 
@@ -34,6 +35,9 @@ class AsyncClient:
 
     async def batch_plans(self) -> list[BatchPlan]:
         return await asyncio.to_thread(lambda: self._client.batch_plans)
+
+    async def offered(self) -> Offered:
+        return await asyncio.to_thread(lambda: self._client.offered)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         return await asyncio.to_thread(self._client.embed, texts)
