@@ -118,6 +118,38 @@ class CallFailed(SecureInferError):
     reason, status = "CALL_FAILED", "UNKNOWN"
 
 
+class PeerFailure(SecureInferError):
+    """The other party was lost, gave no message in time, or sent one that does not belong here. Nothing was answered;
+    the parties mend their link by themselves."""
+
+    # Not UNAVAILABLE: half of a secret-shared request must never be sent again on its own.
+    reason, status = "PEER_FAILURE", "ABORTED"
+
+
+class HalvesDiffer(SecureInferError):
+    """The two parties hold halves that do not belong together: another model, program, shape or client."""
+
+    reason, status = "HALVES_DIFFER", "FAILED_PRECONDITION"
+
+
+class CorrelationsExhausted(SecureInferError):
+    """The store of correlated randomness is dry, and the dealer brought none before the deadline."""
+
+    reason, status = "CORRELATIONS_EXHAUSTED", "RESOURCE_EXHAUSTED"
+
+
+class CorrelationMisuse(SecureInferError):
+    """Correlated randomness was asked for twice, out of order, or for another shape than it was made for."""
+
+    reason, status = "CORRELATION_MISUSE", "INTERNAL"
+
+
+class ForbiddenRandomness(SecureInferError):
+    """A generator that is not cryptographic was drawn from in a process that handles shares."""
+
+    reason, status = "FORBIDDEN_RANDOMNESS", "INTERNAL"
+
+
 class SettingsError(SecureInferError):
     """A command-line option, file or address is wrong."""
 

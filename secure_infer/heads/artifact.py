@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,44 +66,55 @@ def digest(head: Head) -> str:
 
 def save(head: Head, path: Path) -> None:
     """Write `head` to `path`; the file appears whole or not at all."""
-    header = _header(head) | {"facts": head.facts, "digest": digest(head)}
-    tensors = {name: np.ascontiguousarray(array) for name, array in _tensors(head).items()}
-    data = to_bytes(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    write(path, _tensors(head), _header(head) | {"facts": head.facts, "digest": digest(head)})
+
+
+def write(
+    path: Path, tensors: Mapping[str, np.ndarray[Any, Any]], header: Mapping[str, Any], mode: int = 0o644
+) -> None:
+    """A safetensors file with a JSON header; it appears whole or not at all."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    data = to_bytes(contiguous, metadata={_KEY: json.dumps(header, sort_keys=True)})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The arguments of `Head` as stored in `path`; raises InvalidHead when the file is not a sound artifact."""
-    from secure_infer.heads.head import Head
-
+def read(path: Path, what: str = "a head artifact") -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
+    """The header and tensors of such a file, unchecked; raises InvalidHead when it is none."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InvalidHead(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if _KEY not in metadata:
+            raise InvalidHead(f"{path.name}: the header is missing; it is not {what}")
+        return json.loads(metadata[_KEY]), tensors
     except OSError as error:
         raise InvalidHead(f"{path.name}: cannot be read ({error.strerror or 'not a file'})") from error
-    except (SafetensorError, TypeError, AttributeError, ValueError) as error:
+    except (SafetensorError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidHead):
             raise
-        raise InvalidHead(f"{path.name}: not a head artifact, or cut short (expected a safetensors file)") from error
+        raise InvalidHead(f"{path.name}: not {what}, or cut short (expected a safetensors file)") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The arguments of `Head` as stored in `path`; raises InvalidHead when the file is not a sound artifact."""
+    from secure_infer.heads.head import Head
+
+    header, tensors = read(path)
     try:
-        header = json.loads(metadata.get(_KEY, ""))
         if header.get("format") != FORMAT:
-            raise InvalidHead(
-                f"{path.name}: artifact format {header.get('format')!r}; this version reads format {FORMAT}"
-            )
+            raise InvalidHead(f"artifact format {header.get('format')!r}; this version reads format {FORMAT}")
         expected = header.pop("digest")
         del header["format"]
         kinds = header.pop("layers")

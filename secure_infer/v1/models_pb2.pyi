@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from secure_infer.v1 import mpc_pb2 as _mpc_pb2
 from secure_infer.v1 import plans_pb2 as _plans_pb2
 import builtins as _builtins
 import sys
@@ -96,6 +97,7 @@ class GetModelResponse(_message.Message):
     OFFERS_FIELD_NUMBER: _builtins.int
     NO_PLAN_REASON_FIELD_NUMBER: _builtins.int
     UNIT_COSTS_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     no_plan_reason: _builtins.str
     """Why plans is empty, in one sentence."""
     unit_costs: _builtins.str
@@ -108,6 +110,10 @@ class GetModelResponse(_message.Message):
     def offers(self) -> _containers.RepeatedCompositeFieldContainer[_plans_pb2.Offer]:
         """Plans the operator allows, quickest first. Empty when no plan can evaluate the model under encryption."""
 
+    @_builtins.property
+    def program(self) -> _mpc_pb2.SharedProgram:
+        """How two parties evaluate it; set by a party, where offers are a server's."""
+
     def __init__(
         self,
         *,
@@ -115,10 +121,11 @@ class GetModelResponse(_message.Message):
         offers: _abc.Iterable[_plans_pb2.Offer] | None = ...,
         no_plan_reason: _builtins.str = ...,
         unit_costs: _builtins.str = ...,
+        program: _mpc_pb2.SharedProgram | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "no_plan_reason", b"no_plan_reason", "offers", b"offers", "unit_costs", b"unit_costs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "no_plan_reason", b"no_plan_reason", "offers", b"offers", "program", b"program", "unit_costs", b"unit_costs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,146 @@
+"""One party's half of an evaluation: its share of the inputs to its share of the answers, over a link.
+
+Both parties run the same steps in the same order; see `secure_infer.mpc.program` for what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secure_infer.errors import CorrelationMisuse
+from secure_infer.mpc import comparison
+from secure_infer.mpc.correlations import MOD, PRIME, Correlations, Product, Square, WeightProduct, uniform_mod
+from secure_infer.mpc.link import Link, opened
+from secure_infer.mpc.program import Affine, Largest, Positive, Powers, Program, Rectify, Weights
+from secure_infer.mpc.ring import Matrix, Words, truncate
+from secure_infer.mpc.streams import KeyedStream
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An affine step's weight (inputs, outputs) and bias (outputs,): in the clear, or one party's shares."""
+
+    weight: Words
+    bias: Words
+
+
+class _Opened:
+    """A shared weight whose difference from its fixed mask is public: x W = a b + a (W - b) + (x - a) W."""
+
+    def __init__(self, difference: Words, mask: Words, party: int) -> None:
+        self.difference = Matrix(difference)
+        self.right = Matrix(mask + difference if party == 0 else mask)
+
+
+class Evaluator:
+    """One party, one program, one model. `run` may be called by several threads at once."""
+
+    def __init__(self, program: Program, tensors: Sequence[Tensor], party: int) -> None:
+        self.program, self.party = program, party
+        self._tensors = tuple(tensors)
+        self._clear = [Matrix(t.weight) for t in tensors] if program.weights is Weights.REPLICATED else []
+        self._opened: tuple[_Opened, ...] = ()
+        self._epoch = b""
+
+    @property
+    def mask_shapes(self) -> dict[int, tuple[int, int]]:
+        """Shapes (inputs, outputs) of the fixed masks that shared weights take."""
+        if self._clear:
+            return {}
+        return {i: (t.weight.shape[0], t.weight.shape[1]) for i, t in enumerate(self._tensors)}
+
+    def needs_masks(self, epoch: bytes) -> bool:
+        """Whether the weights are still to be opened against that epoch's masks."""
+        return bool(self.mask_shapes) and self._epoch != epoch
+
+    def open_masks(self, link: Link, epoch: bytes, masks: Mapping[int, Words]) -> None:
+        """Open every weight less its mask, once an epoch, in one round; masks: this party's shares by tensor.
+
+        Weights and masks do not change within an epoch, so that opening twice says nothing new.
+        """
+        differences = opened(link, *(t.weight - masks[i] for i, t in enumerate(self._tensors)))
+        self._opened = tuple(_Opened(d, masks[i], self.party) for i, d in enumerate(differences))
+        self._epoch = epoch
+
+    def run(self, x: Words, link: Link, correlations: Correlations | None, zero: KeyedStream) -> Words:
+        """This party's share (B, outputs) of the answers, for its share x (B, features) of the inputs.
+
+        correlations: of the program's recipe for B rows. zero: a stream that both parties draw alike and the client does
+        not know; it re-randomises the answer, whose plain share would be a function of the client's share and the weights.
+        Raises PeerFailure or CorrelationMisuse.
+        """
+        rows = len(x)
+        for step in self.program.steps:
+            match step:
+                case Affine():
+                    x = truncate(self._affine(step, x, link, correlations), step.truncate, self.party)
+                case Powers():
+                    x = self._powers(step, x, link, correlations)
+                case Rectify():
+                    x = comparison.relu(x, link, _required(correlations), self.party)
+                case Largest():
+                    x = comparison.argmax(x, link, _required(correlations), self.party)
+                case Positive():
+                    x = comparison.positive(x, link, _required(correlations), self.party)
+        if correlations is not None:
+            correlations.done()
+        return self._rerandomised(x, zero.words(rows * self.program.outputs).reshape(x.shape))
+
+    def _affine(self, step: Affine, x: Words, link: Link, correlations: Correlations | None) -> Words:
+        bias = self._tensors[step.tensor].bias
+        if self._clear:
+            product = self._clear[step.tensor].apply(x)
+            return product + bias if self.party == 0 else product
+        if not self._opened:
+            raise CorrelationMisuse("shared weights: their masks were not opened in this epoch")
+        shares = _required(correlations).take(WeightProduct(step.tensor, len(x), step.inputs, step.width))
+        weight = self._opened[step.tensor]
+        (public,) = opened(link, x - shares["a"])
+        return shares["ab"] + weight.difference.apply(shares["a"]) + weight.right.apply(public) + bias
+
+    def _powers(self, step: Powers, t: Words, link: Link, correlations: Correlations | None) -> Words:
+        found = {1: t}
+        if max(step.exponents) > 1:
+            shares = _required(correlations).take(Square(t.size))
+            a, aa = (shares[name].reshape(t.shape) for name in ("a", "aa"))
+            (public,) = opened(link, t - a)
+            square = np.uint64(2) * public * a + aa
+            found[2] = truncate(square + public * public if self.party == 0 else square, step.truncate, self.party)
+        higher = [exponent for exponent in step.exponents if exponent > 2]
+        if higher:
+            # t³ = t t², t⁴ = t² t², all in one round.
+            left = np.stack([found[exponent - 2] for exponent in higher])
+            right = np.stack([found[2]] * len(higher))
+            for exponent, product in zip(higher, self._product(left, right, link, correlations), strict=True):
+                found[exponent] = truncate(product, step.truncate, self.party)
+        return np.concatenate([found[exponent] for exponent in step.exponents], axis=1)
+
+    def _product(self, x: Words, y: Words, link: Link, correlations: Correlations | None) -> Words:
+        shares = _required(correlations).take(Product(x.size))
+        a, b, ab = (shares[name].reshape(x.shape) for name in ("a", "b", "ab"))
+        d, e = opened(link, x - a, y - b)
+        product = d * b + e * a + ab
+        return np.asarray(product + d * e if self.party == 0 else product)
+
+    def _rerandomised(self, share: Words, words: Words) -> Words:
+        last = self.program.steps[-1]
+        if isinstance(last, Largest):
+            zero = uniform_mod(words)
+            return MOD.join(share, zero) if self.party == 0 else MOD.part(share, zero)
+        if isinstance(last, Positive):
+            return np.asarray((share ^ words) & np.uint64(1))
+        return share + words if self.party == 0 else share - words
+
+
+def _required(correlations: Correlations | None) -> Correlations:
+    if correlations is None:
+        raise CorrelationMisuse("this program takes correlations, and none were given")
+    return correlations
+
+
+def field_zero(words: Words) -> Words:
+    """Whether elements of the field, given as words below 2 PRIME, are zero."""
+    return np.asarray(words % np.uint64(PRIME) == 0)
