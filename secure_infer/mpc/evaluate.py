@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from secure_infer.errors import CorrelationMisuse
 from secure_infer.mpc import comparison
 from secure_infer.mpc.correlations import MOD, PRIME, Correlations, Product, Square, WeightProduct, uniform_mod
+from secure_infer.mpc.crypten import available
 from secure_infer.mpc.link import Link, opened
-from secure_infer.mpc.program import Affine, Largest, Positive, Powers, Program, Rectify, Weights
+from secure_infer.mpc.program import Affine, Comparisons, Largest, Positive, Powers, Program, Rectify, Weights
 from secure_infer.mpc.ring import Matrix, Words, truncate
 from secure_infer.mpc.streams import KeyedStream
 
@@ -40,10 +42,10 @@ class Evaluator:
 
     def __init__(self, program: Program, tensors: Sequence[Tensor], party: int) -> None:
         self.program, self.party = program, party
+        self._compare = _comparing(program.comparisons)
         self._tensors = tuple(tensors)
         self._clear = [Matrix(t.weight) for t in tensors] if program.weights is Weights.REPLICATED else []
-        self._opened: tuple[_Opened, ...] = ()
-        self._epoch = b""
+        self._opened: dict[bytes, tuple[_Opened, ...]] = {}
 
     @property
     def mask_shapes(self) -> dict[int, tuple[int, int]]:
@@ -54,7 +56,7 @@ class Evaluator:
 
     def needs_masks(self, epoch: bytes) -> bool:
         """Whether the weights are still to be opened against that epoch's masks."""
-        return bool(self.mask_shapes) and self._epoch != epoch
+        return bool(self.mask_shapes) and epoch not in self._opened
 
     def open_masks(self, link: Link, epoch: bytes, masks: Mapping[int, Words]) -> None:
         """Open every weight less its mask, once an epoch, in one round; masks: this party's shares by tensor.
@@ -62,42 +64,47 @@ class Evaluator:
         Weights and masks do not change within an epoch, so that opening twice says nothing new.
         """
         differences = opened(link, *(t.weight - masks[i] for i, t in enumerate(self._tensors)))
-        self._opened = tuple(_Opened(d, masks[i], self.party) for i, d in enumerate(differences))
-        self._epoch = epoch
+        found = tuple(_Opened(d, masks[i], self.party) for i, d in enumerate(differences))
+        # One request may still run on the epoch before.
+        self._opened = {**dict(list(self._opened.items())[-1:]), epoch: found}
 
-    def run(self, x: Words, link: Link, correlations: Correlations | None, zero: KeyedStream) -> Words:
+    def run(
+        self, x: Words, link: Link, correlations: Correlations | None, zero: KeyedStream, epoch: bytes = b""
+    ) -> Words:
         """This party's share (B, outputs) of the answers, for its share x (B, features) of the inputs.
 
         correlations: of the program's recipe for B rows. zero: a stream that both parties draw alike and the client does
         not know; it re-randomises the answer, whose plain share would be a function of the client's share and the weights.
+        epoch: of the masks that shared weights were opened against.
         Raises PeerFailure or CorrelationMisuse.
         """
         rows = len(x)
         for step in self.program.steps:
             match step:
                 case Affine():
-                    x = truncate(self._affine(step, x, link, correlations), step.truncate, self.party)
+                    x = truncate(self._affine(step, x, link, correlations, epoch), step.truncate, self.party)
                 case Powers():
                     x = self._powers(step, x, link, correlations)
                 case Rectify():
-                    x = comparison.relu(x, link, _required(correlations), self.party)
+                    x = self._compare.relu(x, link, _required(correlations), self.party)
                 case Largest():
-                    x = comparison.argmax(x, link, _required(correlations), self.party)
+                    x = self._compare.argmax(x, link, _required(correlations), self.party)
                 case Positive():
-                    x = comparison.positive(x, link, _required(correlations), self.party)
+                    x = self._compare.positive(x, link, _required(correlations), self.party)
         if correlations is not None:
             correlations.done()
         return self._rerandomised(x, zero.words(rows * self.program.outputs).reshape(x.shape))
 
-    def _affine(self, step: Affine, x: Words, link: Link, correlations: Correlations | None) -> Words:
+    def _affine(self, step: Affine, x: Words, link: Link, correlations: Correlations | None, epoch: bytes) -> Words:
         bias = self._tensors[step.tensor].bias
         if self._clear:
             product = self._clear[step.tensor].apply(x)
             return product + bias if self.party == 0 else product
-        if not self._opened:
+        opened_weights = self._opened.get(epoch)
+        if opened_weights is None:
             raise CorrelationMisuse("shared weights: their masks were not opened in this epoch")
         shares = _required(correlations).take(WeightProduct(step.tensor, len(x), step.inputs, step.width))
-        weight = self._opened[step.tensor]
+        weight = opened_weights[step.tensor]
         (public,) = opened(link, x - shares["a"])
         return shares["ab"] + weight.difference.apply(shares["a"]) + weight.right.apply(public) + bias
 
@@ -127,12 +134,23 @@ class Evaluator:
 
     def _rerandomised(self, share: Words, words: Words) -> Words:
         last = self.program.steps[-1]
-        if isinstance(last, Largest):
+        if isinstance(last, Largest) and self.program.comparisons is Comparisons.TABLES:
             zero = uniform_mod(words)
             return MOD.join(share, zero) if self.party == 0 else MOD.part(share, zero)
         if isinstance(last, Positive):
             return np.asarray((share ^ words) & np.uint64(1))
         return share + words if self.party == 0 else share - words
+
+
+def _comparing(how: Comparisons) -> Any:
+    """The module with relu, positive and argmax; raises MissingExtra when CrypTen is asked for and not installed."""
+    if how is Comparisons.TABLES:
+        return comparison
+    available()
+    # Here, since it takes torch.
+    from secure_infer.mpc.crypten import protocols
+
+    return protocols
 
 
 def _required(correlations: Correlations | None) -> Correlations:

@@ -24,6 +24,7 @@ from secure_infer.errors import PlanRefused
 from secure_infer.heads.contract import InputContract
 from secure_infer.mpc.comparison import Argmax, Relu, Signs
 from secure_infer.mpc.correlations import MAX_WORDS, Need, Product, Recipe, Square, WeightProduct
+from secure_infer.mpc.crypten import needs as crypten
 
 MAX_FRACTION = 30
 ROW_CLASSES: tuple[int, ...] = tuple(2**k for k in range(9))
@@ -298,13 +299,25 @@ def _needs(program: Program, step: Step, rows: int) -> list[Need]:
             products = sum(exponent > 2 for exponent in step.exponents)
             found: list[Need] = [Square(rows * step.inputs)] if max(step.exponents) > 1 else []
             return found + ([Product(rows * step.inputs * products)] if products else [])
-        case Rectify() if program.comparisons is Comparisons.TABLES:
+        case Rectify() | Largest() | Positive() if program.comparisons is Comparisons.CRYPTEN:
+            return _crypten_needs(step, rows)
+        case Rectify():
             return [Relu(rows * step.inputs)]
-        case Largest() if program.comparisons is Comparisons.TABLES:
+        case Largest():
             return [Argmax(rows, step.inputs)]
         case Positive():
             return [Signs(rows * step.inputs)]
     return []
+
+
+def _crypten_needs(step: Step, rows: int) -> list[Need]:
+    match step:
+        case Rectify():
+            return list(crypten.relu_needs(rows * step.inputs))
+        case Largest():
+            return list(crypten.labels_needs(rows, step.inputs))
+        case _:
+            return list(crypten.positive_needs(rows * step.inputs))
 
 
 def _traffic(program: Program, step: Step, rows: int) -> tuple[int, int]:
@@ -317,6 +330,9 @@ def _traffic(program: Program, step: Step, rows: int) -> tuple[int, int]:
             products = sum(exponent > 2 for exponent in step.exponents)
             rounds = (max(step.exponents) > 1) + (products > 0)
             return rounds, 8 * elements * ((max(step.exponents) > 1) + 2 * products)
+        case Rectify() | Largest() | Positive() if program.comparisons is Comparisons.CRYPTEN:
+            needs = _crypten_needs(step, rows)
+            return crypten.rounds(needs), crypten.link_bytes(needs)
         case Rectify():
             return 3, 9 * elements + (elements + 7) // 8
         case Largest():
