@@ -1,4 +1,4 @@
-"""`secure-infer certs dev`: a development CA with a server and a client certificate. Not for production."""
+"""`secure-infer certs dev`: a development CA with certificates for servers, parties, a dealer and clients. Not for production."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -16,17 +17,26 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secure_infer.errors import SettingsError
+from secure_infer_server.mpc.roles import Role
 
 DAYS = 30
+_SERVER, _CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+_KINDS: dict[str, tuple[Role | None, list[x509.ObjectIdentifier]]] = {
+    "server": (None, [_SERVER]),
+    "client": (Role.CLIENT, [_CLIENT]),
+    "party0": (Role.PARTY_0, [_SERVER, _CLIENT]),  # a server to clients and its peer, a client of the dealer
+    "party1": (Role.PARTY_1, [_SERVER, _CLIENT]),
+    "dealer": (Role.DEALER, [_SERVER]),
+}
 
 
 def run(arguments: list[str]) -> int:
-    """Write ca.pem, ca.key, server.pem, server.key, client.pem, client.key; prints their paths."""
+    """Write NAME.pem and NAME.key for ca, server, client, party0, party1 and dealer; prints their paths."""
     parser = argparse.ArgumentParser("secure-infer certs", description=__doc__)
     parser.add_argument("kind", choices=["dev"], help="dev: everything at once, for trying out TLS")
     parser.add_argument("--out", type=Path, default=Path("certs"), metavar="DIR", help="where to write (./certs)")
     parser.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="further names or addresses of the server"
+        "--host", action="append", default=[], metavar="NAME", help="further names or addresses of the servers"
     )
     parser.add_argument("--client", default="dev-client", metavar="NAME", help="the client certificate's common name")
     parser.add_argument("--days", type=int, default=DAYS, help=f"validity ({DAYS})")
@@ -41,6 +51,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.write("".join(f"{path}\n" for path in paths.values()))
         sys.stdout.write(
             f"server: --tls-cert {paths['server.pem']} --tls-key {paths['server.key']} --client-ca {paths['ca.pem']}\n"
+            "party and dealer: the same with party0, party1 or dealer in place of server\n"
             f"client: --root-certificates {paths['ca.pem']} --private-key {paths['client.key']} "
             f"--certificate-chain {paths['client.pem']}\n"
         )
@@ -53,18 +64,21 @@ def make(directory: Path, hosts: list[str], client: str, days: int) -> dict[str,
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"--out: {directory} cannot be made ({error.strerror})") from error
-    present = [name for name in ("ca.key", "server.key", "client.key") if (directory / name).exists()]
+    present = [name for name in ("ca.key", *(f"{kind}.key" for kind in _KINDS)) if (directory / name).exists()]
     if present:
         raise SettingsError(f"--out: {directory} already holds {', '.join(present)}; nothing was overwritten")
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secure-infer development CA")])
     ca = _sign(ca_name, ca_key, ca_name, ca_key, days, authority=True)
     files = {"ca.pem": _pem(ca), "ca.key": _key(ca_key)}
-    usages = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-    for name, usage in usages.items():
+    for name, (role, usages) in _KINDS.items():
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0] if name == "server" else client)])
-        certificate = _sign(subject, key, ca_name, ca_key, days, usage=usage, hosts=hosts if name == "server" else [])
+        common = {"server": hosts[0], "client": client}.get(name, name)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+        names = [_name(host) for host in hosts] if _SERVER in usages else []
+        if role is not None:
+            names.append(x509.UniformResourceIdentifier(role))
+        certificate = _sign(subject, key, ca_name, ca_key, days, usages=usages, names=names)
         files |= {f"{name}.pem": _pem(certificate), f"{name}.key": _key(key)}
     paths = {name: directory / name for name in files}
     for name, data in files.items():
@@ -82,8 +96,8 @@ def _sign(
     days: int,
     *,
     authority: bool = False,
-    usage: x509.ObjectIdentifier | None = None,
-    hosts: list[str] | None = None,
+    usages: Sequence[x509.ObjectIdentifier] = (),
+    names: Sequence[x509.GeneralName] = (),
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
     builder = (
@@ -98,10 +112,10 @@ def _sign(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
-    if usage is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    if hosts:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
 
 

@@ -1,0 +1,91 @@
+"""Party 1's end of the lanes: connects, and serves the requests that party 0 leads."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+
+from secure_infer.errors import InternalFault, PeerFailure, SecureInferError
+from secure_infer_server.mpc.lane import Lane, Patience
+from secure_infer_server.mpc.lanes import LANES, Lanes
+from secure_infer_server.mpc.transport import Transport
+from secure_infer_server.settings import Tls
+
+log = logging.getLogger(__name__)
+
+Serve = Callable[[bytes, Lane], None]
+
+
+class FollowerLanes(Lanes):
+    """Party 1's end. address: HOST:PORT of party 0.
+
+    serve(start, lane): evaluates a request on the lane, in the lane's own thread. A catalogued error that it raises before
+    its first round is what the leader raises; any other, and any later, ends the lane.
+    """
+
+    def __init__(
+        self, address: str, tls: Tls | None, serve: Serve, *, lanes: int = LANES, patience: Patience | None = None
+    ) -> None:
+        super().__init__(1, address, tls, lanes, patience or Patience())
+        self._serve = serve
+
+    def start(self) -> None:
+        """Connect, in the background, now and whenever a lane is lost."""
+        for number in range(self._lanes):
+            self._run(self._follow, number)
+
+    def _follow(self, number: int) -> None:
+        first, most = self._patience.retry
+        pause = first
+        while not self._closing.is_set():
+            try:
+                lane = self._connected(number)
+                pause = first
+                try:
+                    self._follow_on(lane)
+                finally:
+                    with self._changed:
+                        self._up.pop(number, None)
+                        lane.close()
+            except PeerFailure as error:
+                self._complain(error.message)
+            except Exception:  # whatever it was, the lane must come back
+                log.exception("a lane failed")
+            self._closing.wait(pause)
+            pause = min(most, 2 * pause)
+
+    def _connected(self, number: int) -> Lane:
+        try:
+            connected = socket.create_connection((self._host, self._port), self._patience.handshake)
+            transport = Transport(connected)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise PeerFailure(f"peer: party 0 does not answer at {self._host}:{self._port} ({why})") from None
+        lane = self._made(transport, number)
+        with self._changed:
+            self._up[number] = lane
+            self._changed.notify_all()
+            if self._closing.is_set():
+                lane.kill()
+        return lane
+
+    def _follow_on(self, lane: Lane) -> None:
+        while True:
+            start = lane.await_start()
+            try:
+                self._serve(start, lane)
+                lane.finish()
+            except Exception as error:
+                known = error if isinstance(error, SecureInferError) else _noted()
+                if not lane.refusable:
+                    raise PeerFailure(known.message) from error
+                lane.refuse(known)
+
+
+def _noted() -> InternalFault:
+    """For the exception at hand: logged under an id, which is all that leaves."""
+    fault = secrets.token_hex(8)
+    log.exception("fault %s in a follower's request", fault)
+    return InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)

@@ -1,0 +1,172 @@
+"""Party 0's end of the lanes: listens, and hands out lanes to requests."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from secure_infer.errors import MalformedRequest, PeerFailure, SettingsError
+from secure_infer_server.mpc.frames import MAX_START
+from secure_infer_server.mpc.lane import Lane, Patience
+from secure_infer_server.mpc.lanes import LANES, MAX_LANES, Lanes
+from secure_infer_server.mpc.transport import Transport
+from secure_infer_server.settings import Tls
+
+_HANDSHAKES = 32  # at once; one more ends the oldest, so that slow strangers do not keep the peer out
+_ACCEPT_SECONDS = 0.5
+
+
+class LeaderLanes(Lanes):
+    """Party 0's end. address: HOST:PORT to listen on, port 0 for any. tls: None for plain sockets, on loopback alone."""
+
+    def __init__(self, address: str, tls: Tls | None, *, lanes: int = LANES, patience: Patience | None = None) -> None:
+        super().__init__(0, address, tls, lanes, patience or Patience())
+        self._listener: socket.socket | None = None
+        self._idle: list[Lane] = []
+        self._greeted: deque[Transport] = deque()
+
+    def start(self) -> str:
+        """Listen; returns HOST:PORT. Raises SettingsError when the address cannot be had."""
+        try:
+            family = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((self._host, self._port), family=family, backlog=MAX_LANES)
+        except OSError as error:
+            raise SettingsError(f"--peer: cannot listen on {self._host}:{self._port} ({error.strerror})") from None
+        listener.settimeout(_ACCEPT_SECONDS)
+        self._port = listener.getsockname()[1]
+        self._listener = listener
+        self._run(self._accept, listener)
+        return self.address
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self._port}"
+
+    @property
+    def level(self) -> int:
+        """Lanes that are up; idle ones that the peer has closed are dropped first."""
+        with self._changed:
+            for lane in [lane for lane in self._idle if not lane.quiet]:
+                self._drop(lane)
+            return len(self._up)
+
+    @contextmanager
+    def lead(self, start: bytes, deadline: float) -> Iterator[Lane]:
+        """A lane for one request, opened with `start` (at most 64 KiB), until deadline (time.monotonic).
+
+        Raises PeerFailure when none is free by then. At the end of the block the follower has agreed, or its error is
+        raised; any other exception that leaves the block costs the lane.
+        """
+        if len(start) > MAX_START:
+            raise MalformedRequest(f"request: its header takes {len(start)} bytes, at most {MAX_START} are sent")
+        lane = self._started(start, deadline)
+        try:
+            yield lane
+            lane.finish()
+        finally:
+            self._give_back(lane)
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._listener is not None:
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
+        super().close()
+        with self._changed:
+            for transport in self._greeted:
+                transport.kill()
+            for lane in list(self._idle):
+                self._drop(lane)
+
+    def _started(self, start: bytes, deadline: float) -> Lane:
+        while True:
+            lane = self._taken(deadline)
+            try:
+                lane.start(start, deadline)
+            except PeerFailure:  # lost while idle, and nothing was asked on it yet
+                self._give_back(lane)
+            except BaseException:
+                self._give_back(lane)
+                raise
+            else:
+                return lane
+
+    def _taken(self, deadline: float) -> Lane:
+        with self._changed:
+            while True:
+                while self._idle:
+                    lane = self._idle.pop()
+                    if lane.quiet:
+                        return lane
+                    self._drop(lane)
+                left = deadline - time.monotonic()
+                if self._closing.is_set() or left <= 0 or not self._changed.wait(left):
+                    state = f"{len(self._up)} of {self._lanes} up"
+                    raise PeerFailure(f"peer: no free lane to the other party in time ({state}); is it running?")
+
+    def _give_back(self, lane: Lane) -> None:
+        with self._changed:
+            if lane.idle and self._up.get(lane.number) is lane and not self._closing.is_set():
+                self._idle.append(lane)
+                self._changed.notify()
+            else:
+                self._drop(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        """Close a lane that nobody uses; the condition is held."""
+        lane.close()
+        if lane in self._idle:
+            self._idle.remove(lane)
+        if self._up.get(lane.number) is lane:
+            del self._up[lane.number]
+
+    def _accept(self, listener: socket.socket) -> None:
+        with listener:
+            while not self._closing.is_set():
+                try:
+                    self._receive(Transport(listener.accept()[0]))
+                except TimeoutError:
+                    continue
+                except (OSError, RuntimeError) as error:  # out of descriptors or threads, or the caller is gone
+                    self._complain(f"a connection could not be accepted ({error})")
+                    self._closing.wait(_ACCEPT_SECONDS)
+
+    def _receive(self, transport: Transport) -> None:
+        with self._changed:
+            self._greeted.append(transport)
+            if len(self._greeted) > _HANDSHAKES:
+                self._greeted.popleft().kill()
+        threading.Thread(target=self._greet, args=(transport,), name="greet", daemon=True).start()
+
+    def _greet(self, transport: Transport) -> None:
+        """Handshake with whoever connected, and take in the lane if it is the peer."""
+        lane: Lane | None = None
+        try:
+            lane = self._made(transport)
+        except PeerFailure as error:
+            self._complain(error.message)
+        finally:
+            with self._changed, suppress(ValueError):
+                self._greeted.remove(transport)
+        if lane is not None:
+            self._take_in(lane)
+
+    def _take_in(self, lane: Lane) -> None:
+        with self._changed:
+            if self._closing.is_set():
+                lane.close()
+                return
+            old = self._up.get(lane.number)
+            if old in self._idle:
+                self._drop(old)
+            elif old is not None:
+                old.kill()  # its user closes it
+            self._up[lane.number] = lane
+            self._idle.append(lane)
+            self._changed.notify_all()
