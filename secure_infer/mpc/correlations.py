@@ -218,9 +218,11 @@ class Recipe:
         """Raises MalformedRequest."""
         try:
             entry = json.loads(data)
-            program, rows, needs = str(entry["program"]), int(entry["rows"]), list(entry["needs"])
-        except (ValueError, KeyError, TypeError):
+            program, rows, needs = entry["program"], entry["rows"], list(entry["needs"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise MalformedRequest("recipe: expected JSON with program, rows and needs") from None
+        if not isinstance(program, str) or type(rows) is not int or not 1 <= rows <= MAX_WORDS:
+            raise MalformedRequest("recipe: expected a program's digest and a number of rows")
         recipe = cls(program, rows, tuple(Need.from_dict(need) for need in needs))
         if recipe.words(1) > MAX_WORDS:
             raise MalformedRequest(f"recipe: {recipe.words(1)} words; at most {MAX_WORDS} are dealt at once")

@@ -238,6 +238,10 @@ class Program:
         fitting = [rows for rows in ROW_CLASSES if (r := self.recipe(rows)) is None or r.words(1) <= MAX_WORDS]
         return fitting[-1] if fitting else 1
 
+    def traffic(self, step: Step, rows: int) -> tuple[int, int]:
+        """Rounds of one of its steps, and payload bytes that each party sends in them."""
+        return _traffic(self, step, rows)
+
     @property
     def rounds(self) -> int:
         """Rounds between the parties; one at least, in which they agree on the request."""

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from secure_infer import address
@@ -15,6 +14,7 @@ from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
 from secure_infer_server import logs
 from secure_infer_server.app import App
+from secure_infer_server.commands import per_model
 from secure_infer_server.settings import Policy, Settings, Tls
 
 log = logging.getLogger(__name__)
@@ -89,23 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _policies(options: argparse.Namespace) -> tuple[Policy, dict[str, Policy]]:
-    """The default policy and those of single models, from the three repeatable options."""
-    common = Policy()
-    single: dict[str, Policy] = {}
-    converters = {"privacy": Privacy, "smudging": int, "batch_smudging": int, "error": float}
-    entries = [(name, *value.rpartition("=")[::2]) for name in converters for value in getattr(options, name)]
-    for name, model, value in sorted(entries, key=lambda entry: bool(entry[1])):
-        try:
-            change = {name: converters[name](value)}
-        except ValueError:
-            expected = {Privacy: " or ".join(Privacy), int: "a whole number", float: "a number"}[converters[name]]
-            raise SettingsError(f"--{name.replace('_', '-')}: expected {expected}, got {value!r}") from None
-        if model:
-            single[model] = replace(single.get(model, common), **change)
-        else:
-            common = replace(common, **change)
-    return common, single
+_POLICY = {
+    "privacy": (Privacy, " or ".join(Privacy)),
+    "smudging": (int, "a whole number"),
+    "batch_smudging": (int, "a whole number"),
+    "error": (float, "a number"),
+}
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -114,7 +103,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.client_ca is not None and options.tls_cert is None:
         raise SettingsError("--client-ca needs --tls-cert and --tls-key")
     host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
-    policy, policies = _policies(options)
+    policy, policies = per_model.policies(options, Policy(), _POLICY)
     tls = None if options.tls_cert is None else Tls(options.tls_cert, options.tls_key, options.client_ca)
     return Settings(
         models=options.models,

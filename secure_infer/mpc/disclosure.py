@@ -1,0 +1,71 @@
+"""Who learns what when two parties evaluate a program, in a line each; SECURITY.md has the claims and their attacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secure_infer.mpc.program import Program, Weights
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """What one of those involved learns; several together, when they collude."""
+
+    who: str
+    learns: str
+
+
+def who_learns(program: Program) -> list[Disclosure]:
+    """One line for each of those involved, then for those that may collude."""
+    return [
+        Disclosure("client", _client(program)),
+        Disclosure("each party", f"{_party(program)}; of records and answers nothing: its half is uniform by itself"),
+        Disclosure("dealer", _dealer(program)),
+        Disclosure("both parties together", _everything(program)),
+        Disclosure("dealer with a party", _collusion(program)),
+        Disclosure("a party that deviates", _deviation(program)),
+    ]
+
+
+def in_a_line(program: Program) -> str:
+    """ "client: logits; each party: shapes and the model; dealer: shapes"."""
+    model = "its share of the model" if program.weights is Weights.SHARED else "the model"
+    dealer = "shapes" if program.recipe(1) else "nothing"
+    return f"client: {'labels' if program.label_only else 'logits'}; each party: shapes and {model}; dealer: {dealer}"
+
+
+def _client(program: Program) -> str:
+    if program.label_only:
+        return "labels and nothing else: no probability, no margin; many of them still trace where the model decides"
+    return "logits; of the model what they tell: about as many answers as there are inputs give an affine head away"
+
+
+def _party(program: Program) -> str:
+    shared = program.weights is Weights.SHARED
+    weights = "a share of the weights, uniform by itself" if shared else "the model in the clear"
+    return f"{weights}, how many records are asked and when"
+
+
+def _dealer(program: Program) -> str:
+    if program.recipe(1) is None:
+        return "nothing: no correlations are taken"
+    return "shapes and how often they are evaluated; no records, answers or weights"
+
+
+def _collusion(program: Program) -> str:
+    if program.recipe(1) is None:
+        return "no more than the party by itself"
+    return f"what the parties open is masked by words that the dealer knows: {_everything(program)}"
+
+
+def _everything(program: Program) -> str:
+    return "records, answers and the model" if program.weights is Weights.SHARED else "records and answers"
+
+
+def _deviation(program: Program) -> str:
+    if program.label_only:
+        return "may change answers unseen"
+    return (
+        "may change answers unseen within their range, and learns about a bit of an answer from each that is asked again; "
+        "clients count those and stop"
+    )

@@ -1,0 +1,36 @@
+"""Options of processes that know each other by certificates: where they listen, and as whom."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from secure_infer import address
+from secure_infer.errors import SettingsError
+from secure_infer_server.mpc.endpoint import Identity, Listening
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--listen, and --tls-cert, --tls-key and --client-ca or --insecure."""
+    parser.add_argument(
+        "--listen", required=True, metavar="HOST:PORT", help="port 0 picks a free one; the ready line says which"
+    )
+    parser.add_argument("--insecure", action="store_true", help="no TLS, no roles; loopback only")
+    parser.add_argument("--tls-cert", type=Path, metavar="F", help="certificate chain with this process's role, PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="F", help="its private key, PEM")
+    parser.add_argument("--client-ca", type=Path, metavar="F", help="the CA that signed everybody's certificates, PEM")
+
+
+def listening(options: argparse.Namespace) -> Listening:
+    """Raises SettingsError unless all three files are given, or --insecure and an address on loopback."""
+    files = (options.tls_cert, options.tls_key, options.client_ca)
+    given = [file for file in files if file is not None]
+    if options.insecure and given:
+        raise SettingsError("--insecure contradicts --tls-cert, --tls-key and --client-ca; give one or the others")
+    if not options.insecure and len(given) < len(files):
+        raise SettingsError(
+            "parties and dealer know each other by their certificates: give --tls-cert, --tls-key and --client-ca "
+            "(`secure-infer certs dev` makes some to try out), or --insecure for loopback only"
+        )
+    host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
+    return Listening(host, port, Identity(*files) if given else None)

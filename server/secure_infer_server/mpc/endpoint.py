@@ -1,0 +1,147 @@
+"""A gRPC server of one process: its address, mutual TLS, health, errors as statuses, and an orderly end.
+
+Knows nothing of what is served, and loads nothing of what evaluates: a dealer is one, and so can be a party.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from secure_infer import pem
+from secure_infer.address import is_loopback
+from secure_infer.errors import CallFailed, InternalFault, SecureInferError, SettingsError
+from secure_infer.wire import status as wire_status
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5.0
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""Channel options of both ends of a long stream: a machine that vanished is noticed within 15 s."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """PEM files of one process among those that authenticate each other: its certificate, whose role is checked, its key, and
+    the authority of all of them."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a process listens, and as whom; identity None: without TLS, on loopback alone."""
+
+    host: str
+    port: int
+    identity: Identity | None
+
+    def __post_init__(self) -> None:
+        if self.identity is None and not is_loopback(self.host):
+            raise SettingsError(
+                f"--insecure serves loopback only, got {self.host}; any other address needs --tls-cert, --tls-key and --client-ca"
+            )
+
+
+class Endpoint:
+    """A gRPC server. Add servicers to `server`, then `start`, and `heed_signals` and `wait` or `stop`."""
+
+    def __init__(self, listening: Listening, services: Sequence[str], *, threads: int, calls: int, limit: int) -> None:
+        """services: their full names, for health. calls: at once. limit: bytes of one message received."""
+        self._listening, self._services = listening, services
+        self.server = grpc.server(
+            ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+            maximum_concurrent_rpcs=calls,
+            options=[
+                ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                *KEEPALIVE,
+            ],
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        self._ending = threading.Event()
+
+    def start(self) -> str:
+        """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
+        host, identity = self._listening.host, self._listening.identity
+        wanted = f"{host}:{self._listening.port}"
+        credentials = None if identity is None else _credentials(identity)
+        try:
+            if credentials is None:
+                port = self.server.add_insecure_port(wanted)
+            else:
+                port = self.server.add_secure_port(wanted, credentials)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise SettingsError(f"cannot listen on {wanted}: the port is in use, or the address is not this machine's")
+        self.server.start()
+        for name in ("", *self._services):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{port}"
+
+    def heed_signals(self) -> None:
+        """From now on, SIGTERM or SIGINT ends `wait`; a second one ends the process at once. For the main thread."""
+
+        def end(*_: object) -> None:
+            if self._ending.is_set():
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)
+            self._ending.set()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+
+    def wait(self) -> None:
+        """Serve until a signal."""
+        while not self._ending.wait(3600):
+            pass
+
+    def stop(self, grace: float = GRACE_SECONDS) -> None:
+        """Drain: no new calls, and those under way have `grace` seconds."""
+        self._health.enter_graceful_shutdown()
+        self.server.stop(grace).wait()
+
+
+@contextmanager
+def errors_answered(name: str, context: grpc.ServicerContext) -> Iterator[None]:
+    """Catalogued errors become statuses, anything else an id in the log: its text never leaves."""
+    try:
+        yield
+        return
+    except SecureInferError as error:
+        known = error
+    except grpc.RpcError:  # the caller went away while it was sending
+        known = CallFailed("the call was cancelled, or took too long")
+    except Exception:
+        fault = secrets.token_hex(8)
+        log.exception("fault %s in %s", fault, name)
+        known = InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)
+    context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))
+
+
+def _credentials(identity: Identity) -> grpc.ServerCredentials:
+    pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
+    authority = pem.certificates("--client-ca", identity.authority)
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=True)

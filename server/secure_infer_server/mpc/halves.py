@@ -1,0 +1,153 @@
+"""Halves of requests: what a client sent this party, until the party that leads calls for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+
+from secure_infer.errors import HalvesDiffer, MalformedRequest, PeerFailure, ResourceExhausted
+from secure_infer.mpc.correlations import ID_BYTES
+from secure_infer.mpc.ring import Words
+
+MAX_WAITING = 256
+_REMEMBERED = 1 << 16  # request ids, so that none is evaluated twice
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds and counts of one request at this party."""
+
+    wait: float
+    link: float
+    rounds: int
+    link_bytes: int
+    correlation_bytes: int
+
+
+@dataclass(eq=False)
+class Half:
+    """One client's half of a request: share (rows, features), words. answer: this party's share, with what it took."""
+
+    request_id: bytes
+    client: str
+    model: str
+    model_digest: bytes
+    program_digest: bytes
+    share: Words
+    deadline: float
+    answer: Future[tuple[Words, Costs]] = field(default_factory=Future)
+
+    @property
+    def binding(self) -> dict[str, str | int]:
+        """What both halves have in common."""
+        return {
+            "request": self.request_id.hex(),
+            "client": self.client,
+            "model": self.model,
+            "model_digest": self.model_digest.hex(),
+            "program": self.program_digest.hex(),
+            "rows": len(self.share),
+        }
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the leader opens a request: what its half is bound to, and the bundle. opens: whether weights are opened against
+    the masks of the bundle's epoch first."""
+
+    binding: dict[str, str | int]
+    bundle: bytes
+    opens: bool
+
+    def pack(self) -> bytes:
+        entry = {**self.binding, "bundle": self.bundle.hex(), "opens": self.opens}
+        return json.dumps(entry, sort_keys=True).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Start:
+        """Raises MalformedRequest."""
+        try:
+            entry = json.loads(data)
+            bundle, opens = bytes.fromhex(entry.pop("bundle")), entry.pop("opens")
+            if (
+                type(opens) is not bool
+                or len(bundle) not in (0, ID_BYTES)
+                or len(bytes.fromhex(entry["request"])) != 16
+            ):
+                raise ValueError("fields")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise MalformedRequest("start: expected JSON as `Start.pack` writes it") from None
+        return cls(entry, bundle, opens)
+
+    @property
+    def request_id(self) -> bytes:
+        return bytes.fromhex(str(self.binding["request"]))
+
+    def require(self, half: Half) -> None:
+        """Raise HalvesDiffer, naming what differs, unless the half belongs to it."""
+        own = half.binding
+        different = sorted(name for name in own.keys() | self.binding.keys() if own.get(name) != self.binding.get(name))
+        if different:
+            raise HalvesDiffer(
+                f"request: the two halves differ in {', '.join(different).replace('_', ' ')}; send both from one client, "
+                "for one model, and see that both parties serve the same files with the same options"
+            )
+
+
+class Halves:
+    """Ids that were seen, and at the party that follows, halves that wait."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, Half] = {}
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def admit(self, half: Half) -> None:
+        """Raise MalformedRequest for an id that was used before: no request is evaluated twice."""
+        with self._changed:
+            if half.request_id in self._seen:
+                raise MalformedRequest("request id: it was used before; every request takes a fresh one, retries too")
+            self._seen[half.request_id] = None
+            if len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+
+    def offer(self, half: Half) -> None:
+        """Let the leader call for it; raises ResourceExhausted when too many wait."""
+        with self._changed:
+            if len(self._waiting) >= MAX_WAITING:
+                raise ResourceExhausted(f"{MAX_WAITING} requests wait for the other party; ask again later")
+            self._waiting[half.request_id] = half
+            self._changed.notify_all()
+
+    def withdraw(self, half: Half) -> None:
+        """After the client has gone, or the time is up."""
+        with self._changed:
+            self._waiting.pop(half.request_id, None)
+
+    def claim(self, request_id: bytes, patience: float) -> Half:
+        """The half of that id, waiting so many seconds for it; raises PeerFailure."""
+        until = monotonic() + patience
+        with self._changed:
+            while request_id not in self._waiting:
+                left = until - monotonic()
+                if left <= 0:
+                    raise PeerFailure("request: its other half did not come; the client has to send one to each party")
+                self._changed.wait(left)
+            return self._waiting.pop(request_id)
+
+
+def rows_of(data: bytes, rows: int, features: int, most: int) -> Words:
+    """The share (rows, features) in a message; raises MalformedRequest."""
+    if not 1 <= rows <= most:
+        raise MalformedRequest(f"rows: expected 1 to {most} in one request, got {rows}")
+    if len(data) != 8 * rows * features:
+        raise MalformedRequest(
+            f"share: expected {8 * rows * features} bytes ({rows} rows of {features} words), got {len(data)}"
+        )
+    return np.frombuffer(data, dtype="<u8").reshape(rows, features)

@@ -1,0 +1,123 @@
+"""The models that a party evaluates: every `*.head` of its directory with replicated weights, every `*.share` with shared ones.
+
+A file that does not load is kept as a reason, and never takes down the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from secure_infer.errors import (
+    InvalidHead,
+    MissingExtra,
+    ModelChanged,
+    PlanRefused,
+    SettingsError,
+    UnknownModel,
+    UnsupportedHead,
+)
+from secure_infer.heads import Head, ModelSpec
+from secure_infer.mpc import sharefile
+from secure_infer.mpc.compiler import compile_head
+from secure_infer.mpc.evaluate import Evaluator
+from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
+
+
+@dataclass(frozen=True)
+class PartyPolicy:
+    """What the operators decide, alike at both parties. answers: what clients learn. comparisons: how signs are found.
+    error: wanted bound on the logit error; None: the default. Share files carry their owner's decisions instead."""
+
+    answers: Answers = Answers.LOGITS
+    comparisons: Comparisons = Comparisons.TABLES
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class PartyModel:
+    """One model at one party."""
+
+    spec: ModelSpec
+    program: Program
+    evaluator: Evaluator
+
+    def require(self, model_digest: bytes, program_digest: bytes) -> None:
+        """Raise ModelChanged or PlanRefused unless these are the model's and its program's."""
+        if model_digest.hex() != self.spec.digest:
+            raise ModelChanged(
+                f"model {self.spec.name!r}: the client pinned {model_digest.hex()[:12]}…, served is {self.spec.digest[:12]}…"
+            )
+        if program_digest.hex() != self.program.digest:
+            raise PlanRefused(
+                f"model {self.spec.name!r}: program {program_digest.hex()[:12]}… is not in use; ask for the model again"
+            )
+
+
+class PartyModels:
+    """Models by name."""
+
+    def __init__(self, models: dict[str, PartyModel], rejected: dict[str, str]) -> None:
+        self._models = models
+        self.rejected = rejected
+
+    @classmethod
+    def load(
+        cls, directory: Path, party: int, policy: PartyPolicy, policies: Mapping[str, PartyPolicy] | None = None
+    ) -> PartyModels:
+        """Load the directory; policies: of models that differ from `policy`. Raises SettingsError when nothing loads."""
+        if not directory.is_dir():
+            raise SettingsError(f"--models: {directory} is not a directory")
+        files = sorted([*directory.glob("*.head"), *directory.glob(f"*{sharefile.SUFFIX}")])
+        if not files:
+            raise SettingsError(f"--models: {directory} holds no *.head or *{sharefile.SUFFIX} file")
+        twice = [stem for stem, count in Counter(file.stem for file in files).items() if count > 1]
+        if twice:
+            raise SettingsError(f"--models: {twice[0]}.head and {twice[0]}{sharefile.SUFFIX} have one name; keep one")
+        unknown = (policies or {}).keys() - {file.stem for file in files}
+        if unknown:
+            raise SettingsError(f"a policy names {sorted(unknown)[0]!r}, which is not a model in {directory}")
+        models, rejected = {}, {}
+        for file in tqdm(files, desc="compiling", unit="model", leave=False, disable=None):
+            try:
+                models[file.stem] = _loaded(file, party, (policies or {}).get(file.stem, policy))
+            except (InvalidHead, UnsupportedHead, MissingExtra) as problem:
+                rejected[file.stem] = problem.message
+        if not models:
+            raise SettingsError(f"--models: no file can be evaluated; {'; '.join(rejected.values())}")
+        return cls(models, rejected)
+
+    def names(self) -> list[str]:
+        return sorted(self._models)
+
+    def get(self, name: str) -> PartyModel:
+        """The model; raises UnknownModel, naming those that are served."""
+        if name in self._models:
+            return self._models[name]
+        if name in self.rejected:
+            raise UnknownModel(f"model {name!r} is not served: {self.rejected[name]}")
+        raise UnknownModel(f"unknown model {name[:64]!r}; served: {', '.join(self.names())}")
+
+
+def _loaded(file: Path, party: int, policy: PartyPolicy) -> PartyModel:
+    if file.suffix == sharefile.SUFFIX:
+        half = sharefile.load(file)
+        if half.party != party:
+            raise InvalidHead(
+                f"{file.name}: it is party {half.party}'s half; this is party {party}. Exchange the files"
+            )
+        return PartyModel(half.spec, half.program, Evaluator(half.program, half.tensors, party))
+    head = Head.load(file)
+    compiled = compile_head(
+        head,
+        error=policy.error,
+        weights=Weights.REPLICATED,
+        answers=policy.answers,
+        comparisons=policy.comparisons,
+    )
+    spec = ModelSpec.of(file.stem, head)
+    return PartyModel(spec, compiled.program, Evaluator(compiled.program, compiled.tensors, party))

@@ -1,0 +1,76 @@
+"""One party as a process: its models, its stores, its lanes to the other party, and the port for clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from secure_infer.v1 import models_pb2_grpc, mpc_pb2_grpc
+from secure_infer_server.mpc.endpoint import Endpoint, Identity, Listening
+from secure_infer_server.mpc.follower import FollowerLanes
+from secure_infer_server.mpc.leader import LeaderLanes
+from secure_infer_server.mpc.models import PartyModels, PartyPolicy
+from secure_infer_server.mpc.party import Follower, Leader, Party
+from secure_infer_server.mpc.serving import SERVICES, PartyModelServicer, PartyServicer
+from secure_infer_server.mpc.stores import CAPACITY, Stores
+from secure_infer_server.settings import Tls
+
+THREADS = 16
+CALLS = 256
+_SLACK = 64 << 10
+
+
+@dataclass(frozen=True)
+class PartySettings:
+    """party: 0 or 1. peer: where party 0 listens for party 1, and party 1 connects. store_bytes: of bundles held ahead."""
+
+    party: int
+    models: Path
+    listening: Listening
+    peer: str
+    dealer: str
+    policy: PartyPolicy = field(default_factory=PartyPolicy)
+    policies: Mapping[str, PartyPolicy] = field(default_factory=dict)
+    lanes: int = 4
+    store_bytes: int = CAPACITY
+
+
+class PartyProcess:
+    """`start` listens, `heed_signals` and `wait` serve until SIGTERM or SIGINT, `stop` drains."""
+
+    def __init__(self, settings: PartySettings) -> None:
+        identity = settings.listening.identity
+        self.settings = settings
+        self.models = PartyModels.load(settings.models, settings.party, settings.policy, settings.policies)
+        self.stores = Stores(settings.party, settings.dealer, identity, settings.store_bytes)
+        self.lanes, self.party = _ends(settings, self.models, self.stores, identity)
+        programs = [self.models.get(name).program for name in self.models.names()]
+        largest = max(max(p.share_bytes(p.most_rows), p.answer_bytes(p.most_rows)) for p in programs)
+        self._endpoint = Endpoint(settings.listening, SERVICES, threads=THREADS, calls=CALLS, limit=largest + _SLACK)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(PartyModelServicer(self.party), self._endpoint.server)
+        mpc_pb2_grpc.add_PartyServiceServicer_to_server(PartyServicer(self.party), self._endpoint.server)
+        self.heed_signals, self.wait = self._endpoint.heed_signals, self._endpoint.wait
+
+    def start(self) -> tuple[str, str]:
+        """Begin; returns where clients come, and where the peer is awaited or found. Raises SettingsError."""
+        peer = self.lanes.start() or self.settings.peer
+        self.stores.start()
+        return self._endpoint.start(), peer
+
+    def stop(self) -> None:
+        """No new calls; those under way have a few seconds, then the lanes and stores end."""
+        self._endpoint.stop()
+        self.lanes.close()
+        self.stores.close()
+
+
+def _ends(
+    settings: PartySettings, models: PartyModels, stores: Stores, identity: Identity | None
+) -> tuple[LeaderLanes | FollowerLanes, Party]:
+    tls = None if identity is None else Tls(identity.certificate, identity.key, identity.authority)
+    if settings.party == 0:
+        leading = LeaderLanes(settings.peer, tls, lanes=settings.lanes)
+        return leading, Leader(models, stores, leading)
+    follower = Follower(models, stores)
+    return FollowerLanes(settings.peer, tls, follower.serve, lanes=settings.lanes), follower

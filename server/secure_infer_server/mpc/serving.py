@@ -1,0 +1,99 @@
+"""A party's gRPC services: messages become halves of requests, errors become statuses."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import grpc
+
+from secure_infer.errors import MalformedRequest
+from secure_infer.v1 import models_pb2, models_pb2_grpc, mpc_pb2, mpc_pb2_grpc
+from secure_infer.wire import models as wire_models
+from secure_infer.wire import mpc as wire_mpc
+from secure_infer_server.mpc.endpoint import errors_answered
+from secure_infer_server.mpc.halves import Costs, Half, rows_of
+from secure_infer_server.mpc.party import Party
+from secure_infer_server.mpc.roles import Role, identity, require
+
+SERVICES = (
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    mpc_pb2.DESCRIPTOR.services_by_name["PartyService"].full_name,
+)
+REQUEST_ID_BYTES = 16
+LONGEST_SECONDS = 60.0
+"""A request is given up after that, whatever its caller's deadline."""
+
+
+class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
+    """What the party serves."""
+
+    def __init__(self, party: Party) -> None:
+        self._models = party.models
+
+    def ListModels(  # noqa: N802
+        self, request: models_pb2.ListModelsRequest, context: grpc.ServicerContext
+    ) -> models_pb2.ListModelsResponse:
+        with errors_answered("ListModels", context):
+            require(context, Role.CLIENT)
+            specs = [wire_models.to_proto(self._models.get(name).spec) for name in self._models.names()]
+            return models_pb2.ListModelsResponse(models=specs)
+
+    def GetModel(  # noqa: N802
+        self, request: models_pb2.GetModelRequest, context: grpc.ServicerContext
+    ) -> models_pb2.GetModelResponse:
+        with errors_answered("GetModel", context):
+            require(context, Role.CLIENT)
+            model = self._models.get(request.model)
+            return models_pb2.GetModelResponse(
+                model=wire_models.to_proto(model.spec),
+                program=wire_mpc.program_to_proto(model.program),
+                no_plan_reason="a party evaluates secret shares; ask both parties with scheme='mpc'",
+            )
+
+
+class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
+    """Halves in, halves out."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
+
+    def InferShare(  # noqa: N802
+        self, request: mpc_pb2.InferShareRequest, context: grpc.ServicerContext
+    ) -> mpc_pb2.InferShareResponse:
+        with errors_answered("InferShare", context):
+            started = monotonic()
+            # A party or the dealer posing as a client would ask for what its role must not know.
+            require(context, Role.CLIENT)
+            if len(request.request_id) != REQUEST_ID_BYTES:
+                raise MalformedRequest(f"request id: expected {REQUEST_ID_BYTES} bytes, got {len(request.request_id)}")
+            model = self._party.models.get(request.model)
+            model.require(request.model_digest, request.program_digest)
+            left = context.time_remaining()
+            half = Half(
+                request_id=request.request_id,
+                client=identity(context),
+                model=request.model,
+                model_digest=request.model_digest,
+                program_digest=request.program_digest,
+                share=rows_of(request.share, request.rows, model.program.features, model.program.most_rows),
+                deadline=started + (LONGEST_SECONDS if left is None else min(left, LONGEST_SECONDS)),
+            )
+            share, costs = self._party.answer(half, abandoned=lambda: not context.is_active())
+            return mpc_pb2.InferShareResponse(
+                request_id=request.request_id,
+                model_digest=request.model_digest,
+                program_digest=request.program_digest,
+                share=share.astype("<u8").tobytes(),
+                costs=_costs(costs, monotonic() - started),
+            )
+
+
+def _costs(costs: Costs, total: float) -> mpc_pb2.PartyCosts:
+    return mpc_pb2.PartyCosts(
+        total_us=round(1e6 * total),
+        wait_us=round(1e6 * costs.wait),
+        link_us=round(1e6 * costs.link),
+        rounds=costs.rounds,
+        link_bytes=costs.link_bytes,
+        correlation_bytes=costs.correlation_bytes,
+    )
