@@ -89,6 +89,29 @@ def test_the_light_path_runs_with_torch_blocked() -> None:
     assert "torch" not in loaded
 
 
+def test_secret_sharing_runs_with_torch_blocked() -> None:
+    """Every kind of head, signs and labels too: CrypTen's protocols alone take torch."""
+    code = (
+        "sys.path.insert(0, 'tests')\n"
+        "import secure_infer_server.commands.party, secure_infer_server.commands.dealer\n"
+        "from mpc.two_parties import TwoParties\n"
+        "from shared import hidden_head, unit_rows\n"
+        "from secure_infer.heads import ReLU\n"
+        "from secure_infer.mpc.program import Answers\n"
+        "for head in (hidden_head((6, 4, 3)), hidden_head((6, 4, 3), ReLU())):\n"
+        "    TwoParties(head, weights='shared', answers=Answers.LABEL).evaluate(unit_rows(2, 6))\n"
+    )
+    loaded = loaded_after(code, "torch", "crypten", "omegaconf")
+    assert "secure_infer.mpc.evaluate" in loaded
+    assert "torch" not in loaded
+
+
+@pytest.mark.parametrize("command", ["party", "dealer"])
+def test_parties_and_dealer_load_no_client_module(command: str) -> None:
+    loaded = loaded_after(f"import secure_infer_server.commands.{command}")
+    assert not [m for m in loaded if m.startswith(("secure_infer_client", "secure_infer_benchmarks"))]
+
+
 def test_help_opens_neither_side() -> None:
     loaded = loaded_after("from secure_infer import cli; cli.main(['--help'])")
     assert not [
@@ -105,15 +128,17 @@ def test_no_pickle_and_no_print_in_the_packages() -> None:
 def test_cryptography_draws_from_the_operating_system_alone() -> None:
     """No numpy or Python generator in shares, masks, floods or keys.
 
-    The reader's self-check may use one, and the planner, which tries fixed signs on a network to guess a scale.
+    The reader's self-check may use one, and the planner, which tries fixed signs on a network to guess a scale. One module
+    names them all, to forbid them.
     """
     drawing = {
         str(p.relative_to(ROOT))
-        for p in [*sources(SHARED / "ckks"), *sources(CLIENT), *sources(SERVER)]
+        for p in [*sources(SHARED / "ckks"), *sources(SHARED / "mpc"), *sources(CLIENT), *sources(SERVER)]
         if names(p) & {"default_rng", "RandomState", "random", "shuffle", "normal"}
     }
     assert drawing <= {
         "secure_infer/ckks/sealio.py",
         "secure_infer/ckks/slots/influence.py",
+        "secure_infer/mpc/generators.py",
         "client/secure_infer_client/samples/__init__.py",
     }

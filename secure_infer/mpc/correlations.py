@@ -23,13 +23,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from secure_infer.errors import CorrelationMisuse, MalformedRequest
+from secure_infer.errors import CorrelationMisuse, MalformedRequest, ResourceExhausted
 from secure_infer.mpc.ring import Matrix, Words
 from secure_infer.mpc.streams import KeyedStream, fresh_key
 
 ID_BYTES = 16
-MAX_WORDS = 1 << 26
-"""Words of one bundle, expanded: 512 MB. Larger requests are sent in parts."""
+MAX_WORDS = 1 << 24
+"""Words of one bundle, expanded: 128 MiB. Larger requests are sent in parts. Dealing takes about six times that for a moment."""
 
 PRIME = (1 << 31) - 1
 """The field of `MOD` shares; products of two elements fit a word."""
@@ -215,7 +215,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: bytes) -> Recipe:
-        """Raises MalformedRequest."""
+        """Raises MalformedRequest, or ResourceExhausted for one too large to deal."""
         try:
             entry = json.loads(data)
             program, rows, needs = entry["program"], entry["rows"], list(entry["needs"])
@@ -225,7 +225,9 @@ class Recipe:
             raise MalformedRequest("recipe: expected a program's digest and a number of rows")
         recipe = cls(program, rows, tuple(Need.from_dict(need) for need in needs))
         if recipe.words(1) > MAX_WORDS:
-            raise MalformedRequest(f"recipe: {recipe.words(1)} words; at most {MAX_WORDS} are dealt at once")
+            raise ResourceExhausted(
+                f"recipe: {rows} rows take {recipe.words(1)} words, at most {MAX_WORDS} are dealt at once; send fewer rows"
+            )
         return recipe
 
     @cached_property

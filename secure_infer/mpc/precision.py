@@ -60,10 +60,10 @@ def _stage_error(
     network: Network, bounds: Bounds, fractions: Fractions, last: int, incoming: float | None, cut: int | None
 ) -> Floats:
     unit = 2.0**-fractions.state
-    random = _Squares(network.outputs)
+    chance = _Squares(network.outputs)
     worst = np.zeros(network.outputs)
     if incoming is None:
-        random.add(_through(network, bounds, (2.0**-fractions.inputs * _ROUNDING) ** 2))
+        chance.add(_through(network, bounds, (2.0**-fractions.inputs * _ROUNDING) ** 2))
     else:
         worst = worst + _through(network, bounds, incoming**2)
     for index, layer in enumerate(network.hidden):
@@ -73,10 +73,10 @@ def _stage_error(
         else:
             change = _rounded(layer.weight, bits) - layer.weight
             worst = worst + bounds.sensitivity(0, bounds.input_norm(0) ** 2 * (change @ change.T))
-        random.add(bounds.sensitivity(index, np.full(layer.units, unit * _TRUNCATION)))
-        random.add(_power_errors(network, bounds, index, unit))
+        chance.add(bounds.sensitivity(index, np.full(layer.units, unit * _TRUNCATION)))
+        chance.add(_power_errors(network, bounds, index, unit))
     worst = worst + _output_rounding(network, bounds, last) + 2.0 ** -(fractions.state + last)
-    errors = worst + SIGMAS * random.root()
+    errors = worst + SIGMAS * chance.root()
     return errors if cut is None else errors + 2.0**-cut
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secure_infer.errors import CorrelationMisuse, MalformedRequest
+from secure_infer.errors import CorrelationMisuse, MalformedRequest, ResourceExhausted
 from secure_infer.mpc.comparison import Argmax, Relu, Signs
 from secure_infer.mpc.correlations import (
     KINDS,
@@ -98,12 +98,21 @@ def test_recipes_survive_their_json() -> None:
         b'{"program": "ab", "rows": 1, "needs": [{"kind": "square", "count": true}]}',
         b'{"program": "ab", "rows": 1, "needs": [{"kind": "square", "count": 1e3}]}',
         b'{"program": "ab", "rows": 1, "needs": [{"kind": "square", "count": 5, "more": 1}]}',
-        json.dumps({"program": "ab", "rows": 1, "needs": [{"kind": "square", "count": 1 << 25}] * 3}).encode(),
+        b'{"program": "ab", "rows": 0, "needs": []}',
+        b'{"program": 7, "rows": 1, "needs": []}',
+        b'{"program": "ab", "rows": 1e999, "needs": []}',
+        b"[" * 100_000,
     ],
 )
 def test_foreign_recipes_are_refused(entry: bytes) -> None:
     with pytest.raises(MalformedRequest):
         Recipe.from_json(entry)
+
+
+def test_recipes_too_large_to_deal_are_refused() -> None:
+    needs = [{"kind": "square", "count": 1 << 23}] * 3
+    with pytest.raises(ResourceExhausted, match="send fewer rows"):
+        Recipe.from_json(json.dumps({"program": "ab", "rows": 1, "needs": needs}).encode())
 
 
 @given(st.binary(max_size=200))

@@ -6,13 +6,10 @@ from __future__ import annotations
 import secure_infer.mpc.comparison
 import secure_infer.mpc.crypten.needs  # noqa: F401
 from secure_infer.errors import MalformedRequest, ResourceExhausted
-from secure_infer.mpc.correlations import Recipe, WeightProduct
+from secure_infer.mpc.correlations import MAX_WORDS, Recipe, WeightProduct
 from secure_infer.mpc.masks import mask_bytes
 
 MAX_RECIPE_BYTES = 64 << 10
-MAX_WORDS = 1 << 24
-"""Words of one bundle, expanded: 128 MiB. Dealing takes about six times that for a moment."""
-
 MAX_MASK_BYTES = 128 << 20
 """Masks of shared weights in one epoch; the dealer's products keep three further copies, as float64."""
 
