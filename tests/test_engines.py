@@ -13,12 +13,14 @@ import pytest
 from secure_infer.ckks.coefficient import CoefficientPlan
 from secure_infer.ckks.slots import SlotPlan
 from secure_infer.heads import Head, Polynomial, ReLU
+from secure_infer.mpc.sharefile import share_model
 from secure_infer_client import Client
+from secure_infer_client.local_parties import LocalParties
 from secure_infer_client.local_server import LocalServer
 from shared import hidden_head, linear_head, unit_rows
 
 Engine = Callable[[str, np.ndarray], tuple[np.ndarray, float]]
-ENGINES = ("plaintext", "ckks both-private", "ckks input-private")
+ENGINES = ("plaintext", "ckks both-private", "ckks input-private", "mpc replicated", "mpc shared")
 
 
 def curve(degree: int, units: int) -> Polynomial:
@@ -40,6 +42,11 @@ HEADS = {
     "split-affine": hidden_head((20, 8, 3), ReLU(), public_layers=2),
     "split-hidden": hidden_head((300, 24, 10, 2), Polynomial([0.1, 0.8, 0.1]), public_layers=2),
 }
+RECTIFIED = {
+    "relu": hidden_head((12, 9, 3), ReLU()),
+    "two-relus": hidden_head((40, 6, 5, 2), ReLU()),
+}
+"""Heads that secret sharing alone evaluates."""
 SLOTS = {"many-features", "two-layers"}
 """Heads that no other kind of plan evaluates."""
 
@@ -54,10 +61,33 @@ def permissive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer
         yield running
 
 
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalParties]:
+    """Two parties with every head twice: as it is, and as NAME-shared in shares."""
+    directories = [tmp_path_factory.mktemp("party0"), tmp_path_factory.mktemp("party1")]
+    for name, head in {**HEADS, **RECTIFIED}.items():
+        for directory in directories:
+            head.save(directory / f"{name}.head")
+        share_model(head, directories, f"{name}-shared")
+    with LocalParties(directories) as running:
+        yield running
+
+
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, permissive: LocalServer) -> Engine:
+def engine(request: pytest.FixtureRequest) -> Engine:
+    scheme, _, detail = request.param.partition(" ")
+    if scheme == "mpc":
+        addresses = request.getfixturevalue("parties").addresses
+        suffix = "-shared" if detail == "shared" else ""
+
+        def shared(name: str, x: np.ndarray) -> tuple[np.ndarray, float]:
+            with Client(addresses, model=name + suffix, scheme="mpc") as client:
+                return client.predict(x), client.plan.error_bound
+
+        return shared
+    permissive, privacy = request.getfixturevalue("permissive"), detail
+
     def evaluate(name: str, x: np.ndarray) -> tuple[np.ndarray, float]:
-        scheme, _, privacy = request.param.partition(" ")
         with Client(permissive.address, model=name, privacy=privacy or None) as client:
             if scheme == "plaintext":
                 return client.evaluate_plaintext(x), 1e-12
@@ -127,3 +157,14 @@ def test_a_client_may_ask_for_other_slots_by_its_link(permissive: LocalServer) -
             assert np.abs(client.predict(x) - HEADS["many-features"].evaluate(x)).max() <= client.plan.error_bound
             found.append(client.plan.query_bytes + client.plan.answer_bytes)
     assert found[1] <= found[0]
+
+
+@pytest.mark.parametrize("suffix", ["", "-shared"])
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_relu_by_two_parties(parties: LocalParties, name: str, suffix: str) -> None:
+    x = rows(RECTIFIED[name], 70)
+    with Client(parties.addresses, model=name + suffix, scheme="mpc") as client:
+        assert np.abs(client.predict(x) - RECTIFIED[name].evaluate(x)).max() <= client.plan.error_bound
+        stats = client.last_call.stats
+        assert (stats.records, stats.retries) == (70, 0)
+        assert stats.link_rounds >= client.plan.rounds

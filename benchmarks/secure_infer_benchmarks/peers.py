@@ -65,6 +65,17 @@ class Peer:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return cache / "secure-infer" / "peers" / self.name
 
+    @property
+    def pip_arguments(self) -> list[list[str]]:
+        """What pip is asked for, call by call. A second file names packages whose own requirements cannot be met."""
+        calls = [["--requirement", str(self.folder / "requirements.txt")]]
+        alone = self.folder / "requirements-no-deps.txt"
+        return [*calls, ["--no-deps", "--requirement", str(alone)]] if alone.is_file() else calls
+
+    def requirements(self) -> bytes:
+        """The contents of all requirement files, which the environment keeps to tell when it is out of date."""
+        return b"".join(Path(arguments[-1]).read_bytes() for arguments in self.pip_arguments)
+
     def interpreter(self) -> Path:
         """The Python that runs the peer; raises Unavailable when there is none, or it was made for other versions."""
         if not (self.folder / "run.py").is_file():
@@ -74,12 +85,14 @@ class Peer:
         stamp = self.environment / "requirements.txt"
         if not stamp.is_file():
             raise Unavailable("not installed; python -m secure_infer_benchmarks.peers --install")
-        if stamp.read_bytes() != (self.folder / "requirements.txt").read_bytes():
+        if stamp.read_bytes() != self.requirements():
             raise Unavailable("installed with other versions; python -m secure_infer_benchmarks.peers --install")
         return self.environment / "bin" / "python"
 
 
 PEERS = (Peer("tenseal_mm"), Peer("openfhe", python="3.10"))
+SHARING = (Peer("crypten_stock", python="3.11"),)
+"""Peers that compute on secret shares, for the suite `mpc`."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +159,13 @@ def install(peer: Peer) -> None:
     """Make the peer's environment anew from its pinned requirements; raises Unavailable when that fails."""
     if peer.python is None:
         return
-    python, environment, requirements = _python(peer.python), peer.environment, peer.folder / "requirements.txt"
+    python, environment = _python(peer.python), peer.environment
     pip = [environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    for command in ([python, "-m", "venv", "--clear", environment], [*pip, "--requirement", requirements]):
+    for command in ([python, "-m", "venv", "--clear", environment], *([*pip, *more] for more in peer.pip_arguments)):
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900)
         if done.returncode:
             raise Unavailable(f"cannot be installed: {_last_line(done.stderr)}")
-    (environment / "requirements.txt").write_bytes(requirements.read_bytes())
+    (environment / "requirements.txt").write_bytes(peer.requirements())
 
 
 def _python(version: str) -> Path:
@@ -165,10 +178,13 @@ def _python(version: str) -> Path:
     raise Unavailable(f"its packages are built for Python {version}, and there is no python{version} here")
 
 
-def run(peer: Peer, workload: Path, seconds: float = DEADLINE_SECONDS) -> list[Row]:
-    """The peer's rows for a workload file; what it gave no figures for is a row with a `reason`."""
+def run(peer: Peer, workload: Path, seconds: float = DEADLINE_SECONDS, options: Sequence[str] = ()) -> list[Row]:
+    """The peer's rows for a workload file; what it gave no figures for is a row with a `reason`.
+
+    options: of the peer's own command line.
+    """
     try:
-        command = [str(peer.interpreter()), str(peer.folder / "run.py"), str(workload)]
+        command = [str(peer.interpreter()), str(peer.folder / "run.py"), str(workload), *options]
     except Unavailable as error:
         return [{"peer": peer.name, "reason": str(error)}]
     reason = None
@@ -265,7 +281,7 @@ def main() -> int:
     parser.add_argument("--install", action="store_true", required=True, help="make each peer's environment anew")
     parser.parse_args()
     failed = 0
-    for peer in PEERS:
+    for peer in (*PEERS, *SHARING):
         try:
             install(peer)
             sys.stdout.write(f"{peer.name}: ready\n")
