@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from secure_infer import cli
 from secure_infer.ckks.coefficient import CoefficientPlan
 from secure_infer.heads import Head
 from secure_infer_client import samples
+from secure_infer_client.local_parties import LocalParties
 from secure_infer_client.local_server import LocalServer
 from shared import unit_rows
 
@@ -174,6 +176,96 @@ def test_demo_as_json() -> None:
     assert "what only the client has" in shown
     assert samples.draw(1)[0].text[:30] in shown
     assert "expected 1 to" in failed("demo", "--texts", "0", status=2)
+
+
+def names(value: Any) -> set[str]:
+    """Every field name in a JSON value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(names, value.values()))
+    return set().union(*map(names, value)) if isinstance(value, list) else set()
+
+
+def test_demo_of_both_schemes() -> None:
+    done = run("demo", "--scheme", "both", "--texts", "20", "--json")
+    assert done.returncode == 0, done.stderr
+    both = json.loads(done.stdout)
+    assert set(both) == {"ckks", "mpc"}
+    assert names(both) <= documented("demo")
+    found = both["mpc"]
+    assert found["agreement_beyond_twice_the_bound"] == 1.0
+    assert found["accuracy_plaintext"] == both["ckks"]["accuracy_plaintext"]
+    assert found["max_logit_error"] <= found["error_bound"] <= 1e-3
+    assert found["bytes_up"] + found["bytes_down"] < 8000
+    assert (found["link_bytes"], found["retries"]) == (0, 0)
+    assert found["parties_saw"]["found_in_bytes"] == [[], []]
+    assert 0 < found["parties_saw"]["joined_error"] < 1e-6
+    shown = run("demo", "--scheme", "mpc", "--texts", "3").stdout
+    assert "only both halves together are the embedding" in shown
+    assert shown.count("not found") == 2
+
+
+@pytest.fixture(scope="module")
+def parties(models_dir: Path) -> object:
+    with LocalParties(models_dir, "--answers", "small=label") as running:
+        yield running
+
+
+def at(parties: LocalParties) -> tuple[str, ...]:
+    return ("--scheme", "mpc", "--target", parties.addresses[0], "--target", parties.addresses[1])
+
+
+def test_predict_at_two_parties(parties: LocalParties, heads: dict[str, Head], rows: Path) -> None:
+    found = json.loads(run("predict", *at(parties), "--model", "relu", "--embeddings", rows, "--json").stdout)
+    assert set(found) <= documented("predict")
+    exact = heads["relu"].evaluate(np.load(rows))
+    assert np.abs(np.array(found["logits"]) - exact).max() <= found["error_bound"]
+    assert found["stats"]["link_rounds"] == 3
+    found = json.loads(run("predict", *at(parties), "--model", "small", "--embeddings", rows, "--json").stdout)
+    exact = heads["small"].evaluate(np.load(rows))
+    assert found["labels"] == [heads["small"].labels[i] for i in exact.argmax(axis=1)]
+    assert found["logits"] is found["probabilities"] is None
+    assert run("predict", *at(parties), "--model", "small", "--embeddings", rows).stdout.startswith("     0  class")
+
+
+def test_targets_that_do_not_fit_the_scheme(parties: LocalParties, address: str, rows: Path) -> None:
+    one, other = parties.addresses
+    base = ("predict", "--model", "public", "--embeddings", rows, "--target", one)
+    assert "expected two parties" in failed(*base, "--scheme", "mpc", status=2)
+    assert "expected one server" in failed(*base, "--target", other, status=2)
+    assert "twice" in failed(*base, "--target", one, "--scheme", "mpc", status=2)
+    assert "scheme='mpc'" in failed(*base)
+    assert "`secure-infer party`" in failed(*base, "--target", address, "--scheme", "mpc")
+
+
+def test_evaluate_at_two_parties(parties: LocalParties, heads: dict[str, Head], tmp_path: Path) -> None:
+    x = unit_rows(6, 8)
+    labels = [heads["public"].labels[i] for i in heads["public"].evaluate(x).argmax(axis=1)]
+    columns = ",".join(f"x{i}" for i in range(8))
+    lines = [",".join([*map(repr, row.tolist()), label]) for row, label in zip(x, labels, strict=True)]
+    (tmp_path / "data.csv").write_text("\n".join([f"{columns},label", *lines]))
+    base = ("evaluate", *at(parties), "--labels", tmp_path / "data.csv", "--model")
+    found = json.loads(run(*base, "public", "--json").stdout)
+    assert found["encrypted"]["accuracy"]["rate"] == 1.0
+    assert found["plan"].startswith("mpc, replicated weights")
+    assert "labels alone" in failed(*base, "small", status=2)
+
+
+def test_plan_of_two_parties(models_dir: Path, parties: LocalParties) -> None:
+    base = ("plan", "--scheme", "mpc", models_dir / "relu.head", "--weights", "shared")
+    found = json.loads(run(*base, "--batch", "300", "--json").stdout)
+    described = {name for step in found["steps"] for name in step} - {"step_rounds", "step_bytes"}
+    assert names(found) - described - {"digest"} - set(found["single"]["total_ms"]) <= documented("plan")
+    assert found["rounds"] == sum(step["step_rounds"] for step in found["steps"]) == 5
+    assert found["batch"]["requests"] == 2
+    assert found["batch"]["bytes_up"] == 300 * found["single"]["bytes_up"]
+    assert found["single"]["link_bytes"] == sum(step["step_bytes"] for step in found["steps"])
+    shown = run(*base, "--link", "wan").stdout
+    assert "who learns what:" in shown
+    assert "dealer with a party" in shown
+    theirs = json.loads(run("plan", *at(parties), "--model", "relu", "--json").stdout)
+    assert (theirs["weights"], theirs["digest"]) == ("replicated", found["digest"])
+    assert "ask for a larger --error" in failed(*base, "--error", "1e-12")
+    assert "positive bound" in failed(*base, "--error", "-1", status=2)
 
 
 def test_missing_packages_name_their_extra() -> None:

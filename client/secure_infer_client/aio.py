@@ -20,7 +20,7 @@ from secure_infer_client.prediction import Call, Explanation, Prediction
 class AsyncClient:
     """Takes `Client`'s arguments and has its methods, awaited; `spec` and the plans may ask the server, so they are methods."""
 
-    def __init__(self, target: str, **arguments: Any) -> None:
+    def __init__(self, target: str | Sequence[str], **arguments: Any) -> None:
         self._client = Client(target, **arguments)
 
     @property
@@ -32,6 +32,9 @@ class AsyncClient:
 
     async def plan(self) -> Any:
         return await asyncio.to_thread(lambda: self._client.plan)
+
+    async def label_only(self) -> bool:
+        return await asyncio.to_thread(lambda: self._client.label_only)
 
     async def batch_plans(self) -> list[BatchPlan]:
         return await asyncio.to_thread(lambda: self._client.batch_plans)
@@ -45,6 +48,10 @@ class AsyncClient:
     async def predict(self, x: Any, *, progress: Progress = nothing) -> NDArray[np.float64]:
         """As `Client.predict`; `progress` is called on the worker thread."""
         return await asyncio.to_thread(self._client.predict, x, progress=progress)
+
+    async def decide(self, x: Any, *, progress: Progress = nothing) -> list[str]:
+        """As `Client.decide`; `progress` is called on the worker thread."""
+        return await asyncio.to_thread(self._client.decide, x, progress=progress)
 
     async def classify(self, texts: Sequence[str], *, progress: Progress = nothing) -> list[Prediction]:
         """As `Client.classify`; `progress` is called on the worker thread."""

@@ -6,49 +6,51 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_infer import address
 from secure_infer.ckks.batch.plan import BatchPlan
-from secure_infer.ckks.link import Link
 from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer.heads import ModelSpec
 from secure_infer_client import transport
 from secure_infer_client.batches import Progress, nothing
 from secure_infer_client.choice import Offered
 from secure_infer_client.costs import Costs
-from secure_infer_client.prediction import PLANS, Call, CallStats, Explanation, Prediction, predictions
-from secure_infer_client.session import Session, parse_privacy
+from secure_infer_client.prediction import Call, Explanation, Prediction, label_predictions, predictions
+from secure_infer_client.schemes import open_session, targets_of
 from secure_infer_client.text import Embedder
 from secure_infer_client.text.prepare import TextSide
 
 OCCLUSION_PAD = 16
 
+Answers = TypeVar("Answers")
+
 
 class Client:
     """Scores inputs with a model on somebody else's server, which sees neither input nor answer.
 
-    target: "HOST:PORT". model: its name on the server. scheme: "ckks".
+    scheme: "ckks", encrypted to one server, target "HOST:PORT"; or "mpc", secret-shared between two parties that do not
+    collude, target ("A:PORT", "B:PORT"), to which certificates and token go alike. model: its name there.
     privacy: "both-private" or "input-private"; None takes the operator's level. Less than the operator's is refused.
     root_certificates, private_key, certificate_chain: PEM files or bytes; without any, loopback is plain, the rest TLS.
     token: bearer token, sent over TLS only. link: the way to the server, such as "100mbit,20ms" (see `Link.parse`), by
-    which the quickest plan is chosen; None takes "loopback" or "lan". timeout: seconds, the deadline of every call.
+    which the quickest plan is chosen; None takes "loopback" or "lan" ("mpc" has one way). timeout: seconds, of every call.
     embedder: turns texts into rows for `classify`; None takes the packaged one when the model was trained on it.
     deidentify: remove dates, contacts, identifiers, names and addresses from texts before they are embedded.
     long_text: what `classify` does with a text of several windows: "pool" their embeddings into one answer, or score them
     "apart" and answer with the surest (all of them are in `Prediction.parts`). Nothing is ever left out.
     accept_model: decides whether a model that changed on the server may be used; None refuses with ModelChanged.
 
-    The secret key is made here and stays in this process. Threads may share a client; their calls take turns.
+    A secret key is made here and stays in this process. Threads may share a client; their calls take turns.
     """
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         model: str,
         scheme: str = "ckks",
@@ -64,22 +66,24 @@ class Client:
         long_text: str = "pool",
         accept_model: Callable[[ModelSpec], bool] | None = None,
     ) -> None:
-        if scheme != "ckks":
-            raise SettingsError(f"scheme: this version evaluates under 'ckks', got {scheme!r}")
-        if not isinstance(target, str):
-            raise SettingsError(f"target: expected 'HOST:PORT', got {type(target).__name__}")
         if not timeout > 0:
             raise SettingsError(f"timeout: expected seconds above 0, got {timeout}")
-        self._channel = transport.channel(
-            target,
+        connect = partial(
+            transport.channel,
             root_certificates=root_certificates,
             private_key=private_key,
             certificate_chain=certificate_chain,
             token=token,
         )
-        usual = "loopback" if address.is_loopback(address.parse(target, "target")[0]) else "lan"
-        self._session = Session(
-            self._channel, target, model, parse_privacy(privacy), Link.parse(link or usual), timeout, accept_model
+        self._session, self._channels = open_session(
+            targets_of(target, scheme),
+            scheme,
+            connect,
+            model=model,
+            privacy=privacy,
+            link=link,
+            timeout=timeout,
+            accept_model=accept_model,
         )
         self._text = TextSide(embedder, remove=deidentify, long_text=long_text)
         self._lock = threading.RLock()
@@ -97,9 +101,15 @@ class Client:
 
     @property
     def plan(self) -> Any:
-        """The plan that the server offers and this client checked."""
+        """The plan that the server offers and this client checked; of two parties, their `Program`."""
         with self._turn():
             return self._session.plan
+
+    @property
+    def label_only(self) -> bool:
+        """Whether answers are labels and nothing else: `decide` and `classify` work then, `predict` and `explain` do not."""
+        with self._turn():
+            return self._session.label_only
 
     @property
     def batch_plans(self) -> list[BatchPlan]:
@@ -128,8 +138,10 @@ class Client:
         Many rows are sent as batches where the server offers a plan for it and that is quicker; see `last_call.stats.plan`.
         progress: called now and then with the part that is done, from 0 to 1.
 
-        Raises InvalidInput when x breaks the model's input contract, AnswerRefused when an answer fails its check (it
-        is never retried), and ServerUnavailable, ModelChanged, PrivacyRefused as their names say.
+        Raises InvalidInput when x breaks the model's input contract, AnswerRefused when an answer fails its check (a
+        server's is never retried, two parties' once), SettingsError when answers are labels alone (see `decide`), and
+        ServerUnavailable, ModelChanged, PrivacyRefused, and of two parties HalvesDiffer, PeerFailure,
+        CorrelationsExhausted, as their names say.
         """
         with self._turn():
             rows = self._session.spec.contract.check(x)
@@ -142,9 +154,23 @@ class Client:
         """
         with self._turn():
             started = perf_counter()
-            prepared = self._text.prepare(texts, self._session.spec)
-            logits = self._scored(prepared.rows, perf_counter() - started, progress)
+            label_only = self._session.label_only
+            prepared = self._text.prepare(texts, self._session.spec, label_only=label_only)
+            embed = perf_counter() - started
+            if label_only:
+                labels = self._counted(self._session.decide, prepared.rows, embed, progress)
+                return label_predictions(self.last_call.stats.error_bound, labels, prepared)
+            logits = self._scored(prepared.rows, embed, progress)
             return predictions(self._session.spec, self.last_call.stats.error_bound, logits, prepared)
+
+    def decide(self, x: Any, *, progress: Progress = nothing) -> list[str]:
+        """The answer of each row of x (B, d) in words: a label, the labels that hold joined by "; ", or numbers.
+
+        For every model and scheme, also where two parties answer with labels alone. Raises what `predict` raises.
+        """
+        with self._turn():
+            rows = self._session.spec.contract.check(x)
+            return self._counted(self._session.decide, rows, 0.0, progress)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Rows (R, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
@@ -176,11 +202,12 @@ class Client:
             return self._session.plaintext(self._session.spec.contract.check(x))
 
     def close(self) -> None:
-        """Destroy the secret key and close the connection."""
+        """Destroy the secret key, where there is one, and close the connections."""
         with self._lock:
             self._closed = True
             self._session.close()
-            self._channel.close()
+            for channel in self._channels:
+                channel.close()
 
     def __enter__(self) -> Client:
         return self
@@ -201,29 +228,17 @@ class Client:
             yield
 
     def _scored(self, rows: NDArray[np.float64], embed: float, progress: Progress = nothing) -> NDArray[np.float64]:
+        return self._counted(self._session.predict, rows, embed, progress)
+
+    def _counted(
+        self,
+        ask: Callable[[NDArray[np.float64], Costs, Progress], Answers],
+        rows: NDArray[np.float64],
+        embed: float,
+        progress: Progress,
+    ) -> Answers:
+        """What the session answers to `ask`; `last_call` is then what it took."""
         costs = Costs()
-        logits = self._session.predict(rows, costs, progress)
-        total = perf_counter() - costs.started + embed
-        stats = CallStats(
-            embed_ms=1e3 * embed,
-            encrypt_ms=1e3 * costs.encrypt,
-            network_ms=1e3 * max(0.0, costs.call - costs.server),
-            server_ms=1e3 * costs.server,
-            decrypt_ms=1e3 * costs.decrypt,
-            total_ms=1e3 * total,
-            bytes_up=costs.bytes_up,
-            bytes_down=costs.bytes_down,
-            key_bytes=costs.key_bytes,
-            plan=PLANS.join(dict.fromkeys(f"{plan.kind} {plan.parameters}, {plan.privacy}" for plan in costs.plans)),
-            security_bits=min(plan.security_bits for plan in costs.plans),
-            smudging_bits=min(plan.smudging_bits for plan in costs.plans),
-            error_bound=max(plan.error_bound for plan in costs.plans),
-            rounds=costs.rounds,
-            records=len(rows),
-            blinds_ready=costs.blinds_ready,
-            blinds_inline=costs.blinds_inline,
-            server_load_ms=1e3 * costs.load,
-            server_evaluate_ms=1e3 * costs.evaluate,
-        )
-        self._last_call = Call(stats, self._session.spec.digest)
-        return logits
+        found = ask(rows, costs, progress)
+        self._last_call = Call(costs.stats(len(rows), embed), self._session.spec.digest)
+        return found

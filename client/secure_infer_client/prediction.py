@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,6 +29,9 @@ class Prediction:
     windows: windows the text was embedded in.
     abstain: the probability is below the model's advice (`ModelSpec.abstain_below`): better left to a person.
     parts: with long_text="apart", one Prediction a window of a text that has several; empty otherwise.
+
+    Of a model that answers with labels alone there is the label and nothing to weigh it by: probability and margin are
+    NaN, logits are empty, and certain and abstain are False. error_bound then is that of the logits nobody saw.
     """
 
     label: str
@@ -52,6 +56,11 @@ class CallStats:
     `key_bytes` counts when this call uploaded it. rounds: calls of the server. plan: the parameters in words, of all plans
     used; error_bound: the largest of theirs, smudging_bits the least. Of a batch, encrypt_ms and server_ms overlap.
     blinds_ready, blinds_inline: blinds the server had prepared, and those it made while this call waited.
+
+    Of two parties: bytes_up and bytes_down are those of both halves, server_ms is the slower party's, of which it spent
+    wait_ms waiting for correlations, a lane and the other party's agreement. link_rounds, link_bytes: rounds between the
+    parties, and bytes that each sent the other in them. correlation_bytes: from the dealer, used up by both. retries:
+    requests asked a second time because an answer was out of range.
     """
 
     embed_ms: float
@@ -73,6 +82,11 @@ class CallStats:
     server_load_ms: float
     server_evaluate_ms: float
     error_bound: float
+    link_rounds: int = 0
+    link_bytes: int = 0
+    correlation_bytes: int = 0
+    retries: int = 0
+    wait_ms: float = 0.0
 
     def __add__(self, other: CallStats) -> CallStats:
         """The cost of both calls."""
@@ -130,3 +144,20 @@ def predictions(
         )
     surest = [max(own, key=lambda part: part.probability) for own in parts]
     return [replace(best, parts=tuple(own) if len(own) > 1 else ()) for best, own in zip(surest, parts, strict=True)]
+
+
+def label_predictions(error_bound: float, labels: list[str], prepared: Prepared) -> list[Prediction]:
+    """One Prediction a text, from the labels of its rows, one a text."""
+    return [
+        Prediction(
+            label=label,
+            probability=math.nan,
+            logits=np.empty(0),
+            margin=math.nan,
+            error_bound=error_bound,
+            certain=False,
+            removed=removed,
+            windows=windows,
+        )
+        for label, removed, windows in zip(labels, prepared.removed, prepared.windows, strict=True)
+    ]

@@ -74,6 +74,9 @@ class Session:
         self._refusals = 0
         self._offered = Offered()
 
+    label_only = False
+    """Logits are what a server answers with."""
+
     # What is served.
 
     @property
@@ -161,6 +164,11 @@ class Session:
         if current.embedder != pinned.embedder:
             raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
         return self._predict_once(current.contract.check(x), costs, progress)
+
+    def decide(self, x: NDArray[np.float64], costs: Costs, progress: Progress = nothing) -> list[str]:
+        """The answer of each row in words."""
+        logits = self.predict(x, costs, progress)
+        return self.spec.decide(logits)
 
     def _predict_once(self, x: NDArray[np.float64], costs: Costs, progress: Progress) -> NDArray[np.float64]:
         self.plan  # noqa: B018 (there is one)

@@ -92,9 +92,19 @@ class ModelSpec:
             return [
                 "; ".join(f"{name} {value:.4g}" for name, value in zip(self.labels, row, strict=True)) for row in logits
             ]
+        return self.named(logits > 0 if self.by_sign else logits == logits.max(axis=1, keepdims=True))
+
+    @property
+    def by_sign(self) -> bool:
+        """Whether each logit's sign is an answer of its own (binary heads, multilabel), not the place of the largest."""
+        return self.outputs == 1 or self.task is Task.MULTILABEL
+
+    def named(self, holds: NDArray[np.bool_]) -> list[str]:
+        """Labels in words from what holds (B, K): which logits are above zero, or which is the largest (the first of equals).
+
+        Regression has no labels.
+        """
         if self.task is Task.MULTILABEL:
-            return [
-                "; ".join(name for name, value in zip(self.labels, row, strict=True) if value > 0) for row in logits
-            ]
-        best = logits.argmax(axis=1) if self.outputs > 1 else (logits[:, 0] > 0).astype(int)
-        return [self.labels[i] for i in best]
+            return ["; ".join(name for name, held in zip(self.labels, row, strict=True) if held) for row in holds]
+        chosen = holds[:, 0].astype(int) if self.outputs == 1 else holds.argmax(axis=1)
+        return [self.labels[i] for i in chosen]

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from secure_infer.mpc.comparison import VALUE_BITS
-from secure_infer.mpc.precision import Fractions, head_error, used_exponents
+from secure_infer.mpc.precision import FINE, Fractions, head_error, used_exponents
 from secure_infer.mpc.ring import LIMB
 from secure_infer.mpc.stages import Stage
 
@@ -23,8 +23,6 @@ ROOM = 62
 MAX_FAILURE = 2.0**-10
 """Truncation spoils a record at most so often; beyond, the head's numbers are too large for the ring."""
 _CHOICES = range(6, 27)
-_FINE = 40
-"""So many bits that what they round does not count."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def fit(parts: Sequence[Stage], wanted: float, *, label: bool) -> tuple[Fit | No
     if cut is not None and cut < 4:
         return None, "logits are too large to be compared"
     last = _last_bits(parts)
-    fine = Fractions(_FINE, _FINE, _FINE, _FINE)
+    fine = Fractions(FINE, FINE, FINE, FINE)
 
     def error(fractions: Fractions) -> float:
         return float(head_error(parts, fractions, cut).max())

@@ -11,7 +11,7 @@ Truncation fails for a value v (an integer, before bits are dropped) with probab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from secure_infer.mpc.ring import Floats
 from secure_infer.mpc.stages import Stage
 
 SIGMAS = 6.0
+FINE = 40
+"""So many bits that what they round does not count."""
 _ROUNDING = 1 / np.sqrt(12)
 """Standard deviation of rounding to the nearest, in units."""
 _TRUNCATION = 0.5
@@ -51,33 +53,48 @@ def head_error(parts: Sequence[Stage], fractions: Fractions, label_fraction: int
         else:
             last = fractions.last if final else fractions.weights
             cut = label_fraction if final else fractions.state
-            errors = _stage_error(part.network, part.bounds, fractions, last, incoming, cut)
+            errors = _stage_error(part, part.network, fractions, last, incoming, cut)
         incoming = float(np.linalg.norm(errors))
     return errors
 
 
 def _stage_error(
-    network: Network, bounds: Bounds, fractions: Fractions, last: int, incoming: float | None, cut: int | None
+    part: Stage, network: Network, fractions: Fractions, last: int, incoming: float | None, cut: int | None
 ) -> Floats:
-    unit = 2.0**-fractions.state
+    bounds = part.bounds
     chance = _Squares(network.outputs)
     worst = np.zeros(network.outputs)
+    inputs = _once(part, "inputs", lambda: _through(network, bounds))
     if incoming is None:
-        chance.add(_through(network, bounds, (2.0**-fractions.inputs * _ROUNDING) ** 2))
+        chance.add(2.0**-fractions.inputs * _ROUNDING * inputs)
     else:
-        worst = worst + _through(network, bounds, incoming**2)
-    for index, layer in enumerate(network.hidden):
-        bits = fractions.weights
-        if index:
-            worst = worst + _absorbed_rounding(network, bounds, index - 1, bits)
-        else:
-            change = _rounded(layer.weight, bits) - layer.weight
-            worst = worst + bounds.sensitivity(0, bounds.input_norm(0) ** 2 * (change @ change.T))
-        chance.add(bounds.sensitivity(index, np.full(layer.units, unit * _TRUNCATION)))
-        chance.add(_power_errors(network, bounds, index, unit))
-    worst = worst + _output_rounding(network, bounds, last) + 2.0 ** -(fractions.state + last)
+        worst = worst + incoming * inputs
+    bits = fractions.weights
+    for index in range(len(network.hidden)):
+        if bits < FINE:
+            worst = worst + _once(part, f"weights {index} {bits}", _weight_rounding(network, bounds, index, bits))
+        chance.add(2.0**-fractions.state * _once(part, f"state {index}", _truncations(network, bounds, index)))
+    worst = worst + _once(part, f"last {last}", lambda: _output_rounding(network, bounds, last))
+    worst = worst + 2.0 ** -(fractions.state + last)
     errors = worst + SIGMAS * chance.root()
     return errors if cut is None else errors + 2.0**-cut
+
+
+def _once(part: Stage, name: str, compute: Callable[[], Floats]) -> Floats:
+    """What was computed for a stage before."""
+    if name not in part.found:
+        part.found[name] = compute()
+    return part.found[name]
+
+
+def _truncations(network: Network, bounds: Bounds, index: int) -> Callable[[], Floats]:
+    """Errors (K,) of the outputs from truncating a layer's sums and powers, in units of the state."""
+
+    def compute() -> Floats:
+        sums = bounds.sensitivity(index, np.full(network.hidden[index].units, _TRUNCATION))
+        return np.asarray(np.hypot(sums, _power_errors(network, bounds, index)))
+
+    return compute
 
 
 def used_exponents(layer: Hidden) -> tuple[int, ...]:
@@ -102,22 +119,22 @@ class _Squares:
         return np.asarray(np.sqrt(self._sum))
 
 
-def _through(network: Network, bounds: Bounds, spread: float) -> Floats:
-    """Errors (K,) of the outputs for inputs with covariance, or squared length, `spread`."""
+def _through(network: Network, bounds: Bounds) -> Floats:
+    """Errors (K,) of the outputs for inputs with errors of unit variance, or of unit length."""
     if not network.hidden:
-        return np.asarray(np.sqrt(spread) * np.linalg.norm(network.output.weight, axis=1))
+        return np.asarray(np.linalg.norm(network.output.weight, axis=1))
     weight = network.hidden[0].weight
-    return bounds.sensitivity(0, spread * (weight @ weight.T))
+    return bounds.sensitivity(0, weight @ weight.T)
 
 
-def _power_errors(network: Network, bounds: Bounds, index: int, unit: float) -> Floats:
-    """Errors (K,) of the outputs from truncating a layer's powers, each weighted by its coefficient."""
+def _power_errors(network: Network, bounds: Bounds, index: int) -> Floats:
+    """Errors (K,) of the outputs from truncating a layer's powers, each weighted by its coefficient, in units."""
     layer = network.hidden[index]
     largest = bounds.units[index]
     # t² is truncated once; t³ = t t² and t⁴ = t² t² carry its error on and are truncated again.
     gains = {1: 0.0, 2: 1.0, 3: 1.0 + largest, 4: 1.0 + 2 * largest**2}
     per_unit = sum(np.abs(layer.coefficients[:, e]) * gains[e] for e in used_exponents(layer))
-    errors = np.broadcast_to(np.asarray(per_unit, dtype=np.float64) * unit * _TRUNCATION, (layer.units,))
+    errors = np.broadcast_to(np.asarray(per_unit, dtype=np.float64) * _TRUNCATION, (layer.units,))
     if index + 1 < len(network.hidden):
         following = network.hidden[index + 1].weight
         return bounds.sensitivity(index + 1, (following * errors**2) @ following.T)
@@ -132,10 +149,18 @@ def _output_rounding(network: Network, bounds: Bounds, fraction: int) -> Floats:
     return bounds.change(_rounded(terms, fraction) - terms)
 
 
-def _absorbed_rounding(network: Network, bounds: Bounds, index: int, fraction: int) -> Floats:
-    """Errors (K,) from rounding the weights of hidden layer index + 1, with the coefficients that they absorb."""
-    layer = network.hidden[index]
-    terms = network.hidden[index + 1].weight[:, :, None] * layer.coefficients[None]
-    powers = bounds.units[index][:, None] ** np.arange(layer.degree + 1)
-    change = np.abs(_rounded(terms, fraction) - terms)
-    return bounds.sensitivity(index + 1, (change * powers[None]).sum(axis=(1, 2)))
+def _weight_rounding(network: Network, bounds: Bounds, index: int, fraction: int) -> Callable[[], Floats]:
+    """Errors (K,) from rounding the weights of a hidden layer, with the coefficients of the one before that they absorb."""
+
+    def compute() -> Floats:
+        weight = network.hidden[index].weight
+        if not index:
+            change = _rounded(weight, fraction) - weight
+            return bounds.sensitivity(0, bounds.input_norm(0) ** 2 * (change @ change.T))
+        before = network.hidden[index - 1]
+        terms = weight[:, :, None] * before.coefficients[None]
+        powers = bounds.units[index - 1][:, None] ** np.arange(before.degree + 1)
+        changes = np.abs(_rounded(terms, fraction) - terms)
+        return bounds.sensitivity(index, (changes * powers[None]).sum(axis=(1, 2)))
+
+    return compute

@@ -8,7 +8,7 @@ Bounds of a stage hold on everything that the stage before can put out (`heads.n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from secure_infer.errors import UnsupportedHead
 from secure_infer.heads.contract import InputContract
 from secure_infer.heads.head import Head
-from secure_infer.heads.layers import Layer, Linear, ReLU
+from secure_infer.heads.layers import Floats, Layer, Linear, ReLU
 from secure_infer.heads.network import Bounds, Network
 from secure_infer.heads.split import contract_after, public_layers
 
@@ -24,11 +24,12 @@ from secure_infer.heads.split import contract_after, public_layers
 @dataclass(frozen=True, eq=False)
 class Stage:
     """network: between two ReLUs; None where one follows another, or the input. contract: what its inputs keep.
-    rectified: whether a ReLU follows."""
+    rectified: whether a ReLU follows. found: what `precision` found out about it once, by name."""
 
     network: Network | None
     contract: InputContract
     rectified: bool
+    found: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
     def bounds(self) -> Bounds:

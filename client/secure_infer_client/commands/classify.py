@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,9 +48,9 @@ def run(arguments: list[str]) -> int:
             {
                 "text": text,
                 "label": p.label,
-                "probability": p.probability,
+                "probability": _number(p.probability),
                 "logits": p.logits.tolist(),
-                "margin": p.margin,
+                "margin": _number(p.margin),
                 "error_bound": p.error_bound,
                 "certain": p.certain,
                 "removed": [asdict(r) for r in p.removed],
@@ -65,8 +66,7 @@ def run(arguments: list[str]) -> int:
         return 0
     width = min(60, max(map(len, texts)))
     lines = [
-        f"{text[:width]:<{width}}  {p.probability:6.1%}  {p.label}{_remarks(p)}"
-        for text, p in zip(texts, predictions, strict=True)
+        f"{text[:width]:<{width}}  {_sure(p)}{p.label}{_remarks(p)}" for text, p in zip(texts, predictions, strict=True)
     ]
     removed = sum(len(p.removed) for p in predictions)
     if removed:
@@ -75,9 +75,18 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _number(value: float) -> float | None:
+    """`value`, or None for NaN, which JSON does not have: labels alone have neither probability nor margin."""
+    return None if math.isnan(value) else value
+
+
+def _sure(prediction: Prediction) -> str:
+    return "" if math.isnan(prediction.probability) else f"{prediction.probability:6.1%}  "
+
+
 def _remarks(prediction: Prediction) -> str:
     """What a reader should know of one answer, in brackets."""
     remarks = [f"{prediction.windows} windows"] * (prediction.windows > 1)
-    remarks += ["close call: within twice the error bound"] * (not prediction.certain)
+    remarks += ["close call: within twice the error bound"] * (prediction.margin <= 2 * prediction.error_bound)
     remarks += ["below the model's advice: ask a person"] * prediction.abstain
     return f"  ({'; '.join(remarks)})" if remarks else ""

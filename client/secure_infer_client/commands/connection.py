@@ -14,10 +14,20 @@ from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import SettingsError
 from secure_infer_client.batches import Progress
 from secure_infer_client.client import Client
+from secure_infer_client.schemes import SCHEMES
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the server")
+    parser.add_argument(
+        "--target",
+        required=True,
+        action="append",
+        metavar="HOST:PORT",
+        help="the server; with --scheme mpc give it twice, once for each party",
+    )
+    parser.add_argument(
+        "--scheme", choices=SCHEMES, default="ckks", help="ckks: encrypted, one server; mpc: shared between two parties"
+    )
     parser.add_argument("--model", required=True, metavar="NAME", help="the model's name on the server")
     parser.add_argument(
         "--privacy", choices=list(Privacy), help="ask for this level; less than the operator's is refused"
@@ -44,6 +54,7 @@ def client(options: argparse.Namespace, *, deidentify: bool = True, long_text: s
     return Client(
         options.target,
         model=options.model,
+        scheme=options.scheme,
         privacy=options.privacy,
         root_certificates=options.root_certificates,
         private_key=options.private_key,

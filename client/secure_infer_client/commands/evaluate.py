@@ -56,6 +56,8 @@ def run(arguments: list[str]) -> int:
         spec = client.spec
         if spec.task is not Task.CLASSIFICATION:
             raise SettingsError(f"model {spec.name!r} does {spec.task}; evaluate takes classifiers")
+        if client.label_only:
+            raise SettingsError(f"model {spec.name!r} answers with labels alone; evaluate weighs logits")
         head = _reference(options.head, spec)
         data = read(
             options.labels,

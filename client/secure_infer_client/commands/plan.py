@@ -1,7 +1,8 @@
 """`secure-infer plan`: how a head would be evaluated under encryption, what that costs and hides, and what else was considered.
 
 For a file, every plan is tried with this machine's speed. For a model on a server (`plan --target HOST:PORT --model
-NAME`, see `plan --target --help`), the plans it offers are compared, and nothing of its weights is known here.
+NAME`, see `plan --target --help`), the plans it offers are compared, and nothing of its weights is known here. For two
+parties instead of one server, see `plan --scheme mpc --help`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, MAX_SMUDGING
 from secure_infer.errors import SettingsError, UnsupportedHead
 from secure_infer.heads import Head
 from secure_infer.heads.split import contract_after, private_network, public_layers
-from secure_infer_client.commands import connection
+from secure_infer_client.commands import connection, plan_shared
 from secure_infer_client.planning import costed, table
+from secure_infer_client.schemes import SCHEMES, targets_of
 
 
 def run(arguments: list[str]) -> int:
     """Explain the plans; prints lines, or one JSON object. Raises UnsupportedHead, once that is explained, when none fits."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--scheme", choices=SCHEMES, default="ckks")
+    if early.parse_known_args(arguments)[0].scheme == "mpc":
+        return plan_shared.run(arguments)
     if any(argument.startswith("--target") for argument in arguments):
         return _of_server(arguments)
     return _of_file(arguments)
@@ -33,6 +39,7 @@ def run(arguments: list[str]) -> int:
 def _of_file(arguments: list[str]) -> int:
     parser = _parser("secure-infer plan")
     parser.add_argument("head", type=Path, metavar="FILE.head", help="a head; or --target and --model, see above")
+    parser.add_argument("--scheme", choices=SCHEMES, default="ckks", help="ckks, or mpc: two parties, see above")
     parser.add_argument(
         "--privacy", choices=list(Privacy), default=Privacy.BOTH_PRIVATE, help="both-private by default"
     )
@@ -99,7 +106,8 @@ def _of_server(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     _check_batch(options.batch)
     asked = None if options.privacy is None else Privacy(options.privacy)
-    local = address.is_loopback(address.parse(options.target, "--target")[0])
+    (target,) = targets_of(options.target, options.scheme)
+    local = address.is_loopback(address.parse(target, "--target")[0])
     link = Link.parse(options.link or ("loopback" if local else "lan"))
     with connection.client(options) as client:
         spec, served = client.spec, client.offered

@@ -28,24 +28,29 @@ def run(arguments: list[str]) -> int:
     with connection.client(options) as client:
         spec = client.spec
         rows = spec.contract.check(x)  # all of them before the first leaves
+        label_only = client.label_only
         with connection.progress("rows") as reached:
-            logits = client.predict(rows, progress=reached)
+            if label_only:
+                labels = client.decide(rows, progress=reached)
+            else:
+                logits = client.predict(rows, progress=reached)
+                labels = spec.decide(logits)
         stats = client.last_call.stats
-    probabilities = spec.probabilities(logits)
-    labels = spec.decide(logits)
+    weighed = not label_only and spec.task is not Task.REGRESSION
+    probabilities = spec.probabilities(logits).max(axis=1) if weighed else None
     if options.json:
         result = {
             "model": spec.name,
             "model_digest": spec.digest,
             "labels": labels,
-            "probabilities": probabilities.max(axis=1).tolist() if spec.task is not Task.REGRESSION else None,
-            "logits": logits.tolist(),
+            "probabilities": None if probabilities is None else probabilities.tolist(),
+            "logits": None if label_only else logits.tolist(),
             "error_bound": stats.error_bound,
             "stats": asdict(stats),
         }
         connection.show([json.dumps(result)])
         return 0
-    sure = ["" if np.isnan(p) else f"{p:6.1%}  " for p in probabilities.max(axis=1)]
+    sure = [""] * len(labels) if probabilities is None else [f"{p:6.1%}  " for p in probabilities]
     lines = [f"{i:>6}  {sure[i]}{labels[i]}" for i in range(len(labels))]
     lines.append(
         f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {stats.error_bound:g}"

@@ -43,15 +43,17 @@ class TextSide:
             raise SettingsError(f"long_text: expected one of {', '.join(POLICIES)}, got {long_text!r}")
         self._embedder, self._remove, self._apart = embedder, remove, long_text == "apart"
 
-    def prepare(self, texts: Sequence[str], spec: ModelSpec) -> Prepared:
-        """Rows that keep the model's contract; raises InvalidInput, EmbedderMismatch."""
+    def prepare(self, texts: Sequence[str], spec: ModelSpec, *, label_only: bool = False) -> Prepared:
+        """Rows that keep the model's contract; raises InvalidInput, EmbedderMismatch, SettingsError.
+
+        label_only: answers will be labels and nothing to weigh them by.
+        """
         if isinstance(texts, str):
             raise InvalidInput("texts: expected a list of strings, got one string; pass [text]")
         embedder = self.embedder_for(spec)
-        if self._apart and spec.task is Task.REGRESSION:
-            raise SettingsError(
-                'long_text="apart" answers with the surest window, and a regression has none; use "pool"'
-            )
+        if self._apart and (label_only or spec.task is Task.REGRESSION):
+            what = "labels alone tell none" if label_only else "a regression has none"
+            raise SettingsError(f'long_text="apart" answers with the surest window, and {what}; use "pool"')
         cleaned = [deidentify(text) for text in texts] if self._remove else None
         kept = list(texts) if cleaned is None else [c.text for c in cleaned]
         removed: list[tuple[Removal, ...]] = (

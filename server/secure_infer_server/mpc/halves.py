@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
+from collections.abc import Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -15,7 +17,7 @@ from secure_infer.errors import HalvesDiffer, MalformedRequest, PeerFailure, Res
 from secure_infer.mpc.correlations import ID_BYTES
 from secure_infer.mpc.ring import Words
 
-MAX_WAITING = 256
+MAX_UNDER_WAY = 192
 _REMEMBERED = 1 << 16  # request ids, so that none is evaluated twice
 
 
@@ -42,6 +44,11 @@ class Half:
     share: Words
     deadline: float
     answer: Future[tuple[Words, Costs]] = field(default_factory=Future)
+
+    def abandon(self) -> None:
+        """Its caller has gone: whoever waits for the answer need not."""
+        with suppress(InvalidStateError):
+            self.answer.set_exception(PeerFailure("request: its caller gave it up"))
 
     @property
     def binding(self) -> dict[str, str | int]:
@@ -101,40 +108,54 @@ class Start:
 
 
 class Halves:
-    """Ids that were seen, and at the party that follows, halves that wait."""
+    """Ids that were seen, those of them that are under way, and at the party that follows, halves that wait."""
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Half] = {}
         self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._under_way: set[bytes] = set()
         self._changed = threading.Condition()
 
-    def admit(self, half: Half) -> None:
-        """Raise MalformedRequest for an id that was used before: no request is evaluated twice."""
+    @contextmanager
+    def admitted(self, request_id: bytes) -> Iterator[None]:
+        """A request's half is here, for as long as the block lasts.
+
+        Raises MalformedRequest for an id that was used before, since no request is evaluated twice, and ResourceExhausted
+        when too many are under way.
+        """
         with self._changed:
-            if half.request_id in self._seen:
+            if request_id in self._seen:
                 raise MalformedRequest("request id: it was used before; every request takes a fresh one, retries too")
-            self._seen[half.request_id] = None
+            self._seen[request_id] = None
             if len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
+            full = len(self._under_way) >= MAX_UNDER_WAY
+            if not full:
+                self._under_way.add(request_id)
+            self._changed.notify_all()
+        if full:
+            raise ResourceExhausted(f"{MAX_UNDER_WAY} requests are under way; ask again later")
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way.discard(request_id)
+                self._waiting.pop(request_id, None)
+                self._changed.notify_all()
 
     def offer(self, half: Half) -> None:
-        """Let the leader call for it; raises ResourceExhausted when too many wait."""
+        """Let the leader call for it, until it is claimed, or no more under way."""
         with self._changed:
-            if len(self._waiting) >= MAX_WAITING:
-                raise ResourceExhausted(f"{MAX_WAITING} requests wait for the other party; ask again later")
             self._waiting[half.request_id] = half
             self._changed.notify_all()
 
-    def withdraw(self, half: Half) -> None:
-        """After the client has gone, or the time is up."""
-        with self._changed:
-            self._waiting.pop(half.request_id, None)
-
     def claim(self, request_id: bytes, patience: float) -> Half:
-        """The half of that id, waiting so many seconds for it; raises PeerFailure."""
+        """The half of that id, waiting so many seconds for it; raises PeerFailure, at once for one that was here and ended."""
         until = monotonic() + patience
         with self._changed:
             while request_id not in self._waiting:
+                if request_id in self._seen and request_id not in self._under_way:
+                    raise PeerFailure("request: its other half was refused, or given up")
                 left = until - monotonic()
                 if left <= 0:
                     raise PeerFailure("request: its other half did not come; the client has to send one to each party")

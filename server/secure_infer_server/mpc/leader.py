@@ -7,6 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
 from contextlib import contextmanager, suppress
 
 from secure_infer.errors import MalformedRequest, PeerFailure, SettingsError
@@ -27,6 +29,7 @@ class LeaderLanes(Lanes):
         super().__init__(0, address, tls, lanes, patience or Patience())
         self._listener: socket.socket | None = None
         self._idle: list[Lane] = []
+        self._turns: deque[Future[Lane]] = deque()  # of requests that wait, in the order they came
         self._greeted: deque[Transport] = deque()
 
     def start(self) -> str:
@@ -81,6 +84,7 @@ class LeaderLanes(Lanes):
         with self._changed:
             for transport in self._greeted:
                 transport.kill()
+            self._hand_out()
             for lane in list(self._idle):
                 self._drop(lane)
 
@@ -98,23 +102,42 @@ class LeaderLanes(Lanes):
                 return lane
 
     def _taken(self, deadline: float) -> Lane:
-        with self._changed:
-            while True:
-                while self._idle:
-                    lane = self._idle.pop()
-                    if lane.quiet:
-                        return lane
-                    self._drop(lane)
-                left = deadline - time.monotonic()
-                if self._closing.is_set() or left <= 0 or not self._changed.wait(left):
-                    state = f"{len(self._up)} of {self._lanes} up"
-                    raise PeerFailure(f"peer: no free lane to the other party in time ({state}); is it running?")
+        """The next free lane that is this request's turn: whoever came first goes first, since the other party drops bundles
+        of correlations that many others have passed."""
+        while True:
+            turn: Future[Lane] = Future()
+            with self._changed:
+                self._turns.append(turn)
+                self._hand_out()
+            try:
+                lane = turn.result(max(0.0, deadline - time.monotonic()))
+            except NotInTime:
+                with self._changed:
+                    if not turn.done():
+                        self._turns.remove(turn)
+                        raise self._none_free() from None
+                lane = turn.result()
+            if lane.quiet:
+                return lane
+            self._give_back(lane, usable=False)
 
-    def _give_back(self, lane: Lane) -> None:
+    def _hand_out(self) -> None:
+        """Idle lanes to those who wait; the condition is held."""
+        if self._closing.is_set():
+            while self._turns:
+                self._turns.popleft().set_exception(self._none_free())
+        while self._turns and self._idle:
+            self._turns.popleft().set_result(self._idle.pop())
+
+    def _none_free(self) -> PeerFailure:
+        state = f"{len(self._up)} of {self._lanes} up"
+        return PeerFailure(f"peer: no free lane to the other party in time ({state}); is it running?")
+
+    def _give_back(self, lane: Lane, *, usable: bool = True) -> None:
         with self._changed:
-            if lane.idle and self._up.get(lane.number) is lane and not self._closing.is_set():
+            if usable and lane.idle and self._up.get(lane.number) is lane and not self._closing.is_set():
                 self._idle.append(lane)
-                self._changed.notify()
+                self._hand_out()
             else:
                 self._drop(lane)
 
@@ -170,3 +193,4 @@ class LeaderLanes(Lanes):
             self._up[lane.number] = lane
             self._idle.append(lane)
             self._changed.notify_all()
+            self._hand_out()

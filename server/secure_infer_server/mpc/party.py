@@ -11,7 +11,6 @@ from concurrent.futures import InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
 
 import numpy as np
 
@@ -48,15 +47,9 @@ class Party:
                 if recipe is not None:
                     stores.register(recipe, ahead, model=name, keep=True)
 
-    def answer(self, half: Half, abandoned: Abandoned) -> tuple[Words, Costs]:
-        """This party's share of the answers to a half; raises what the catalogue names."""
+    def answer(self, half: Half) -> tuple[Words, Costs]:
+        """This party's share of the answers to a half that was admitted; raises what the catalogue names."""
         raise NotImplementedError
-
-
-class Abandoned(Protocol):
-    """Whether the caller has gone."""
-
-    def __call__(self) -> bool: ...
 
 
 class Leader(Party):
@@ -65,43 +58,45 @@ class Leader(Party):
     def __init__(self, models: PartyModels, stores: Stores, lanes: LeaderLanes) -> None:
         super().__init__(models, stores)
         self._lanes = lanes
+        self._opened: dict[str, bytes] = {}  # by model, the epoch whose masks both parties have opened its weights against
 
-    def answer(self, half: Half, abandoned: Abandoned) -> tuple[Words, Costs]:
-        self.halves.admit(half)
+    def answer(self, half: Half) -> tuple[Words, Costs]:
         started = monotonic()
         model = self.models.get(half.model)
         recipe = model.program.recipe(len(half.share))
         drawn = None if recipe is None else self.stores.take(recipe, half.deadline)
-        opens = drawn is not None and model.evaluator.needs_masks(drawn.epoch)
+        if half.answer.done():  # abandoned: nobody else need wait for a lane because of it
+            return half.answer.result()
+        opens = drawn is not None and bool(model.evaluator.mask_shapes) and self._opened.get(half.model) != drawn.epoch
         start = Start(half.binding, b"" if drawn is None else drawn.correlations.id, opens)
-        with self._lanes.lead(start.pack(), half.deadline) as lane:
-            waited = monotonic() - started
-            share = evaluate(model, half.share, drawn, lane, opens=opens)
-            if not lane.rounds:
-                lane.agree()
-                waited += lane.waited
-            return share, _costs(lane, waited, drawn)
+        try:
+            with self._lanes.lead(start.pack(), half.deadline) as lane:
+                waited = monotonic() - started
+                share = evaluate(model, half.share, drawn, lane, opens=opens)
+                if not lane.rounds:
+                    lane.agree()
+                    waited += lane.waited
+                costs = _costs(lane, waited, drawn)
+        except BaseException:
+            self._opened.pop(half.model, None)  # whether the other party has opened them, too, is not known
+            raise
+        if opens and drawn is not None:
+            self._opened[half.model] = drawn.epoch  # its messages after the opening have come
+        return share, costs
 
 
 class Follower(Party):
     """Party 1; `serve` is what its lanes call."""
 
-    def answer(self, half: Half, abandoned: Abandoned) -> tuple[Words, Costs]:
-        self.halves.admit(half)
+    def answer(self, half: Half) -> tuple[Words, Costs]:
         recipe = self.models.get(half.model).program.recipe(len(half.share))
         if recipe is not None:
             self.stores.register(recipe, model=half.model)  # dealt once both parties ask for it
         self.halves.offer(half)
         try:
-            while True:
-                left = half.deadline - monotonic()
-                try:
-                    return half.answer.result(timeout=max(0.0, min(left, 1.0)))
-                except NotInTime:
-                    if left <= 0 or abandoned():
-                        raise PeerFailure("request: the other party did not begin it in time") from None
-        finally:
-            self.halves.withdraw(half)
+            return half.answer.result(timeout=max(0.0, half.deadline - monotonic()))
+        except NotInTime:
+            raise PeerFailure("request: the other party did not begin it in time, or not finish it") from None
 
     def serve(self, start: bytes, lane: Lane) -> None:
         """Evaluate the request that the leader opens; errors go to this party's caller, and to the leader as they are."""
@@ -118,7 +113,8 @@ class Follower(Party):
             share = evaluate(model, half.share, drawn, lane, opens=opening.opens)
             if not lane.rounds:
                 lane.agree()
-            half.answer.set_result((share, _costs(lane, waited, drawn)))
+            with suppress(InvalidStateError):  # abandoned meanwhile
+                half.answer.set_result((share, _costs(lane, waited, drawn)))
         except BaseException as error:
             known = error if isinstance(error, SecureInferError) else InternalFault("the party failed; see its log")
             with suppress(InvalidStateError):

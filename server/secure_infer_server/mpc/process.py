@@ -9,6 +9,7 @@ from pathlib import Path
 from secure_infer.v1 import models_pb2_grpc, mpc_pb2_grpc
 from secure_infer_server.mpc.endpoint import Endpoint, Identity, Listening
 from secure_infer_server.mpc.follower import FollowerLanes
+from secure_infer_server.mpc.halves import MAX_UNDER_WAY
 from secure_infer_server.mpc.leader import LeaderLanes
 from secure_infer_server.mpc.models import PartyModels, PartyPolicy
 from secure_infer_server.mpc.party import Follower, Leader, Party
@@ -16,8 +17,11 @@ from secure_infer_server.mpc.serving import SERVICES, PartyModelServicer, PartyS
 from secure_infer_server.mpc.stores import CAPACITY, Stores
 from secure_infer_server.settings import Tls
 
-THREADS = 16
-CALLS = 256
+CALLS = MAX_UNDER_WAY + 64
+"""At once: requests, and the models and health that are asked for beside them."""
+THREADS = CALLS
+"""A half keeps its thread until it is answered. With fewer threads than halves, those of some requests could take all of
+one party's and those of others all of the other's, and wait for each other."""
 _SLACK = 64 << 10
 
 

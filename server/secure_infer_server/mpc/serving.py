@@ -22,6 +22,8 @@ SERVICES = (
 REQUEST_ID_BYTES = 16
 LONGEST_SECONDS = 60.0
 """A request is given up after that, whatever its caller's deadline."""
+_REPORT_SECONDS = 0.25
+"""It is given up that long before its caller's deadline, or a tenth of it, so that the caller hears why."""
 
 
 class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
@@ -66,19 +68,21 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
             require(context, Role.CLIENT)
             if len(request.request_id) != REQUEST_ID_BYTES:
                 raise MalformedRequest(f"request id: expected {REQUEST_ID_BYTES} bytes, got {len(request.request_id)}")
-            model = self._party.models.get(request.model)
-            model.require(request.model_digest, request.program_digest)
-            left = context.time_remaining()
-            half = Half(
-                request_id=request.request_id,
-                client=identity(context),
-                model=request.model,
-                model_digest=request.model_digest,
-                program_digest=request.program_digest,
-                share=rows_of(request.share, request.rows, model.program.features, model.program.most_rows),
-                deadline=started + (LONGEST_SECONDS if left is None else min(left, LONGEST_SECONDS)),
-            )
-            share, costs = self._party.answer(half, abandoned=lambda: not context.is_active())
+            with self._party.halves.admitted(request.request_id):
+                model = self._party.models.get(request.model)
+                model.require(request.model_digest, request.program_digest)
+                half = Half(
+                    request_id=request.request_id,
+                    client=identity(context),
+                    model=request.model,
+                    model_digest=request.model_digest,
+                    program_digest=request.program_digest,
+                    share=rows_of(request.share, request.rows, model.program.features, model.program.most_rows),
+                    deadline=started + _seconds(context.time_remaining()),
+                )
+                if not context.add_callback(half.abandon):
+                    half.abandon()
+                share, costs = self._party.answer(half)
             return mpc_pb2.InferShareResponse(
                 request_id=request.request_id,
                 model_digest=request.model_digest,
@@ -86,6 +90,12 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
                 share=share.astype("<u8").tobytes(),
                 costs=_costs(costs, monotonic() - started),
             )
+
+
+def _seconds(left: float | None) -> float:
+    """How long a request is worked on whose caller waits so long, or has not said."""
+    longest = LONGEST_SECONDS if left is None else min(left, LONGEST_SECONDS)
+    return longest - min(_REPORT_SECONDS, longest / 10)
 
 
 def _costs(costs: Costs, total: float) -> mpc_pb2.PartyCosts:
