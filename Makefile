@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 .PHONY: help demo test test-slow check format stubs bench wheel mpc clean
 
 help:
-	@echo "make demo       the whole path on this machine: server, client, 1,000 diagnosis texts"
+	@echo "make demo       the whole path on this machine, 1,000 diagnosis texts, encrypted and secret-shared"
 	@echo "make test       the test suite (about ten minutes on two cores)"
 	@echo "make check      formatting, types, layers, messages"
 	@echo "make bench      what encrypted inference costs here, against plaintext"
@@ -41,7 +41,7 @@ mpc: .venv/bin/pip
 	$(PIP) --no-deps crypten==0.4.1
 
 demo: .venv/run.stamp
-	@$(BIN)/secure-infer demo
+	@$(BIN)/secure-infer demo --scheme both
 
 test: .venv/dev.stamp
 	$(BIN)/pytest -m "not slow"

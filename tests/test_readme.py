@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from secure_infer.cli import SUMMARIES
+from secure_infer.mpc.crypten import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,7 +40,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_commands_exist() -> None:
-    mentioned = set(re.findall(r"secure-infer ([a-z]+)", README))
+    mentioned = set(re.findall(r"secure-infer\s([a-z][a-z-]*)", README))
     assert mentioned
     assert mentioned <= set(SUMMARIES)
 
@@ -49,7 +52,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_commands_and_the_ten_lines_work(tmp_path: Path) -> None:
-    serve, classify = (block.strip() for block in blocks("sh") if "secure-infer" in block)
+    serve, classify, _ = (block.strip() for block in blocks("sh") if block.startswith("secure-infer"))
     serve = serve.replace("127.0.0.1:8443", "127.0.0.1:0")
     with subprocess.Popen(
         command(serve), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -77,6 +80,29 @@ def test_the_commands_and_the_ten_lines_work(tmp_path: Path) -> None:
             )
         finally:
             server.terminate()
+
+
+def test_the_commands_of_secret_sharing_work() -> None:
+    block = next(block for block in blocks("sh") if block.startswith("secure-infer dealer"))
+    for port in sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", block))):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            block = block.replace(f":{port}", f":{free.getsockname()[1]}")
+    *processes, classify = block.strip().splitlines()
+    with ExitStack() as stack:
+        for line in processes:
+            started = stack.enter_context(
+                subprocess.Popen(command(line), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            )
+            stack.callback(started.terminate)
+            assert started.stdout is not None
+            assert json.loads(started.stdout.readline())["event"] == "ready"
+        done = subprocess.run(command(classify), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "Digestive" in done.stdout
+
+
+def test_crypten_is_installed_as_the_error_says() -> None:
+    assert INSTALL in README
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"])
