@@ -3,6 +3,8 @@
 from secure_infer_client import Client
 with Client("127.0.0.1:8443", model="icd10-chapter-linear") as client:
     print(client.classify(["acute appendicitis with perforation"])[0].label)
+
+At two parties instead of one server: Client(("127.0.0.1:8443", "127.0.0.1:8444"), model=..., scheme="mpc").
 """
 
 from secure_infer_client.aio import AsyncClient

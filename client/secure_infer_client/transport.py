@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
+from grpc import experimental
 from grpc_status import rpc_status
 
 from secure_infer import address, pem
@@ -52,6 +53,8 @@ def channel(
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # Whoever waits for a stream of answers reads it, without a thread between.
+        (experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
     ]
     if local:
         options.append(("grpc.enable_http_proxy", 0))
