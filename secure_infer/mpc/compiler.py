@@ -31,8 +31,8 @@ from secure_infer.mpc.ring import Floats, encode
 from secure_infer.mpc.stages import Stage, stages
 
 DEFAULT_ERROR = 1e-3
-RELATIVE_ERROR = 2.0**-16
-"""Of the range, where that is more."""
+RELATIVE_ERROR = 2.0**-10
+"""Of the range: the most that is taken where the default cannot be had."""
 MAX_CLASSES = 128
 
 
@@ -52,7 +52,8 @@ def compile_head(
     answers: Answers = Answers.LOGITS,
     comparisons: Comparisons = Comparisons.TABLES,
 ) -> Compiled:
-    """The program for a head. error: wanted bound on the logit error; by default 1e-3, or 2^-16 of the range if larger.
+    """The program for a head. error: wanted bound on the logit error; by default 1e-3, or what can be had up to 2^-10 of the
+    range.
 
     Raises UnsupportedHead, saying what would help, when no number of fraction bits keeps the error and leaves room.
     """
@@ -61,8 +62,11 @@ def compile_head(
         _check_label(head)
     parts = stages(head)
     largest = float(parts[-1].bounds.outputs.max()) if parts[-1].network is not None else parts[-1].contract.bound
-    wanted = max(DEFAULT_ERROR, RELATIVE_ERROR * largest) if error is None else error
+    wanted = DEFAULT_ERROR if error is None else error
     fitted, reason = fit(parts, wanted, label=label)
+    while fitted is None and error is None and wanted < RELATIVE_ERROR * largest:
+        wanted *= 4
+        fitted, reason = fit(parts, wanted, label=label)
     if fitted is None:
         raise UnsupportedHead(
             f"secret sharing: no fixed point keeps every logit within {wanted:.3g}: {reason}; "

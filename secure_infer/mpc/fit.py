@@ -22,7 +22,8 @@ ROOM = 62
 """Values before truncation stay below 2^62."""
 MAX_FAILURE = 2.0**-10
 """Truncation spoils a record at most so often; beyond, the head's numbers are too large for the ring."""
-_CHOICES = range(6, 27)
+_CHOICES = range(4, 29)
+_LEAST_LABEL = 4
 
 
 @dataclass(frozen=True)
@@ -110,29 +111,37 @@ class Ranges:
 def fit(parts: Sequence[Stage], wanted: float, *, label: bool) -> tuple[Fit | None, str]:
     """The fit, or None and why there is none."""
     ranges = Ranges(parts, label=label)
-    cut = ranges.label_fraction if label else None
-    if cut is not None and cut < 4:
+    if label and ranges.label_fraction < _LEAST_LABEL:
         return None, "logits are too large to be compared"
-    last = _last_bits(parts)
-    fine = Fractions(FINE, FINE, FINE, FINE)
+    usual, reason = _last_bits(parts), ""
+    for last in dict.fromkeys(max(0, usual + more) for more in (0, 4, -4, 8, -8, 12, -12)):
+        found, why = _fit_with(parts, ranges, wanted, last)
+        if found is not None:
+            return found, ""
+        reason = reason or why
+    return None, reason
+
+
+def _fit_with(parts: Sequence[Stage], ranges: Ranges, wanted: float, last: int) -> tuple[Fit | None, str]:
+    """As `fit`, with so many bits for the last weights."""
+    cut = ranges.label_fraction if ranges.label else None
+    fine = Fractions(FINE, FINE, FINE, last)
 
     def error(fractions: Fractions) -> float:
         return float(head_error(parts, fractions, cut).max())
 
-    fixed = error(replace(fine, last=last))
-    slopes = [
-        max(0.0, error(replace(fine, last=last, **{name: 12})) - fixed) * 2.0**12
-        for name in ("inputs", "weights", "state")
-    ]
-    goal, reason = wanted, "26 fraction bits are too few"
+    fixed = error(fine)
+    if fixed >= wanted:
+        return None, f"{last} fraction bits of the last weights are too few"
+    slopes = [max(0.0, error(replace(fine, **{name: 12})) - fixed) * 2.0**12 for name in ("inputs", "weights", "state")]
+    goal, reason = wanted, f"{_CHOICES[-1]} fraction bits are too few"
     for _ in range(4):
         best: tuple[float, float] | None = None
         chosen: Fractions | None = None
-        for bits in product(_CHOICES, repeat=3):
-            estimate = fixed + sum(s * 2.0**-b for s, b in zip(slopes, bits, strict=True))
+        for inputs, weights, state in product(_CHOICES, repeat=3):
+            estimate = fixed + slopes[0] * 2.0**-inputs + slopes[1] * 2.0**-weights + slopes[2] * 2.0**-state
             if estimate > goal:
                 continue
-            inputs, weights, state = bits
             candidate = Fractions(inputs, weights, state, last)
             refusal = ranges.refusal(candidate)
             if refusal:

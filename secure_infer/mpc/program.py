@@ -188,7 +188,7 @@ class Program:
                 *(int(entry[name]) for name in ("fraction", "answer_fraction")),
                 *(float(entry[name]) for name in ("answer_range", "error_bound", "failure_probability")),
             )
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
             raise PlanRefused("program: expected JSON as `Program.as_json` writes it") from None
         if program.as_json() != data:
             raise PlanRefused("program: its JSON is not canonical")

@@ -98,10 +98,13 @@ class GetModelResponse(_message.Message):
     NO_PLAN_REASON_FIELD_NUMBER: _builtins.int
     UNIT_COSTS_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    PARTY_FIELD_NUMBER: _builtins.int
     no_plan_reason: _builtins.str
     """Why plans is empty, in one sentence."""
     unit_costs: _builtins.str
     """Seconds of each operation on the server, as JSON: what its estimates come from."""
+    party: _builtins.int
+    """Which party answers: 0 or 1; unset by a server. A client sends its halves to one of each."""
     @_builtins.property
     def model(self) -> Global___ModelSpec:
         """The model."""
@@ -122,12 +125,15 @@ class GetModelResponse(_message.Message):
         no_plan_reason: _builtins.str = ...,
         unit_costs: _builtins.str = ...,
         program: _mpc_pb2.SharedProgram | None = ...,
+        party: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "program", b"program"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_party", b"_party", "model", b"model", "party", b"party", "program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "no_plan_reason", b"no_plan_reason", "offers", b"offers", "program", b"program", "unit_costs", b"unit_costs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_party", b"_party", "model", b"model", "no_plan_reason", b"no_plan_reason", "offers", b"offers", "party", b"party", "program", b"program", "unit_costs", b"unit_costs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__party: _TypeAlias = _typing.Literal["party"]  # noqa: Y015
+    _WhichOneofArgType__party: _TypeAlias = _typing.Literal["_party", b"_party"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__party) -> _WhichOneofReturnType__party | None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 

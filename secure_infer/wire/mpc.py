@@ -18,10 +18,7 @@ def program_from_proto(message: mpc_pb2.SharedProgram) -> Program:
     """The program; raises PlanRefused when the description is not a sound one, or not the one with that digest."""
     if len(message.description) > MAX_DESCRIPTION:
         raise PlanRefused(f"program: {len(message.description)} bytes; expected at most {MAX_DESCRIPTION}")
-    try:
-        program = Program.from_json(message.description)
-    except (AttributeError, OverflowError, RecursionError):
-        raise PlanRefused("program: expected JSON as `Program.as_json` writes it") from None
+    program = Program.from_json(message.description)
     if bytes.fromhex(program.digest) != message.digest:
         raise PlanRefused("program: its digest is not that of its description")
     return program

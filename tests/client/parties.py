@@ -98,7 +98,9 @@ class Party(models_pb2_grpc.ModelServiceServicer, mpc_pb2_grpc.PartyServiceServi
     ) -> models_pb2.GetModelResponse:
         pair = self.both.pairs[request.model]
         response = models_pb2.GetModelResponse(
-            model=wire_models.to_proto(pair.spec), program=wire_mpc.program_to_proto(pair.program)
+            model=wire_models.to_proto(pair.spec),
+            program=wire_mpc.program_to_proto(pair.program),
+            party=self.number,
         )
         try:
             self.told(response)

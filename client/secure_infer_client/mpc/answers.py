@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.mpc.correlations import MOD, PRIME
-from secure_infer.mpc.program import Largest, Positive, Program
+from secure_infer.mpc.program import Comparisons, Largest, Positive, Program
 from secure_infer.mpc.ring import Words, decode
 from secure_infer.mpc.sharing import join
 
@@ -25,9 +25,12 @@ def read(program: Program, first: Words, second: Words) -> tuple[Answers, Bits]:
     """The answers, and whether each record's can be right (B,).
 
     first, second: shares (B, K), in any order. A logit can be right within the range and the error bound; of classes,
-    exactly one is the largest; other shares are elements of their field.
+    exactly one is the largest; other shares are elements of their field. CrypTen's argmax shares one and zeros as words.
     """
     last = program.steps[-1]
+    if isinstance(last, Largest) and program.comparisons is Comparisons.CRYPTEN:
+        chosen = join(first, second)
+        return chosen == 1, np.asarray((chosen <= 1).all(axis=1) & (chosen.sum(axis=1) == 1))
     if isinstance(last, Largest):
         largest = MOD.join(first, second) == 0
         fits = np.maximum(first, second) < np.uint64(PRIME)

@@ -82,6 +82,11 @@ class SharedSession:
         """Ask both parties for the model; hold their words to each other, to the contract and to what was pinned."""
         responses = self._parties.models(models_pb2.GetModelRequest(model=self._model))
         described = [self._described(*pair) for pair in zip(self._parties.targets, responses, strict=True)]
+        numbers = [response.party if response.HasField("party") else None for response in responses]
+        if sorted(n for n in numbers if n is not None) != [0, 1]:
+            # Two names of one process would be given both halves.
+            said = " and ".join(f"{t} says {n}" for t, n in zip(self._parties.targets, numbers, strict=True))
+            raise HalvesDiffer(f"parties: expected party 0 at one target and party 1 at the other; {said}")
         if described[0] != described[1]:
             raise HalvesDiffer(self._difference(described))
         spec, program = described[0]

@@ -52,7 +52,9 @@ class PartyProcess:
         programs = [self.models.get(name).program for name in self.models.names()]
         largest = max(max(p.share_bytes(p.most_rows), p.answer_bytes(p.most_rows)) for p in programs)
         self._endpoint = Endpoint(settings.listening, SERVICES, threads=THREADS, calls=CALLS, limit=largest + _SLACK)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(PartyModelServicer(self.party), self._endpoint.server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(
+            PartyModelServicer(self.models, settings.party), self._endpoint.server
+        )
         mpc_pb2_grpc.add_PartyServiceServicer_to_server(PartyServicer(self.party), self._endpoint.server)
         self.heed_signals, self.wait = self._endpoint.heed_signals, self._endpoint.wait
 

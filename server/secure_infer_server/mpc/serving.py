@@ -12,6 +12,7 @@ from secure_infer.wire import models as wire_models
 from secure_infer.wire import mpc as wire_mpc
 from secure_infer_server.mpc.endpoint import errors_answered
 from secure_infer_server.mpc.halves import Costs, Half, rows_of
+from secure_infer_server.mpc.models import PartyModels
 from secure_infer_server.mpc.party import Party
 from secure_infer_server.mpc.roles import Role, identity, require
 
@@ -29,8 +30,8 @@ _REPORT_SECONDS = 0.25
 class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
     """What the party serves."""
 
-    def __init__(self, party: Party) -> None:
-        self._models = party.models
+    def __init__(self, models: PartyModels, party: int) -> None:
+        self._models, self._party = models, party
 
     def ListModels(  # noqa: N802
         self, request: models_pb2.ListModelsRequest, context: grpc.ServicerContext
@@ -49,6 +50,7 @@ class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
             return models_pb2.GetModelResponse(
                 model=wire_models.to_proto(model.spec),
                 program=wire_mpc.program_to_proto(model.program),
+                party=self._party,
                 no_plan_reason="a party evaluates secret shares; ask both parties with scheme='mpc'",
             )
 
