@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import IntEnum
 from time import monotonic
 
 import numpy as np
@@ -34,7 +35,8 @@ class Costs:
 
 @dataclass(eq=False)
 class Half:
-    """One client's half of a request: share (rows, features), words. answer: this party's share, with what it took."""
+    """One client's half of a request: share (rows, features), words. answer: this party's share, with what it took,
+    at the party that follows; at both, the error that ends it when its caller has gone."""
 
     request_id: bytes
     client: str
@@ -107,13 +109,34 @@ class Start:
             )
 
 
+class Whereabouts(IntEnum):
+    """Of a half at the party that follows, as it answers one who asks."""
+
+    UNKNOWN = 0
+    HERE = 1
+    GONE = 2
+
+
+_ASK = b"?"
+
+
+def ask(request_id: bytes) -> bytes:
+    """How the leader opens a lane to ask for a half; a `Start` is JSON, and begins otherwise."""
+    return _ASK + request_id
+
+
+def asked(start: bytes) -> bytes | None:
+    """The id that is asked for; None for a start of a request."""
+    return start[len(_ASK) :] if start.startswith(_ASK) else None
+
+
 class Halves:
-    """Ids that were seen, those of them that are under way, and at the party that follows, halves that wait."""
+    """Ids that were seen, and requests that are under way; at the party that follows, halves that wait to be claimed."""
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, Half] = {}
+        self._waiting: dict[bytes, Half | None] = {}  # None: about to be offered
         self._seen: OrderedDict[bytes, None] = OrderedDict()
-        self._under_way: set[bytes] = set()
+        self._under_way = 0
         self._changed = threading.Condition()
 
     @contextmanager
@@ -129,17 +152,16 @@ class Halves:
             self._seen[request_id] = None
             if len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
-            full = len(self._under_way) >= MAX_UNDER_WAY
-            if not full:
-                self._under_way.add(request_id)
             self._changed.notify_all()
-        if full:
-            raise ResourceExhausted(f"{MAX_UNDER_WAY} requests are under way; ask again later")
+            if self._under_way >= MAX_UNDER_WAY:
+                raise ResourceExhausted(f"{MAX_UNDER_WAY} requests are under way; ask again later")
+            self._under_way += 1
+            self._waiting[request_id] = None
         try:
             yield
         finally:
             with self._changed:
-                self._under_way.discard(request_id)
+                self._under_way -= 1
                 self._waiting.pop(request_id, None)
                 self._changed.notify_all()
 
@@ -153,14 +175,28 @@ class Halves:
         """The half of that id, waiting so many seconds for it; raises PeerFailure, at once for one that was here and ended."""
         until = monotonic() + patience
         with self._changed:
-            while request_id not in self._waiting:
-                if request_id in self._seen and request_id not in self._under_way:
+            while True:
+                half = self._waiting.get(request_id)
+                if half is not None:
+                    del self._waiting[request_id]
+                    return half
+                if self._whereabouts(request_id) is Whereabouts.GONE:
                     raise PeerFailure("request: its other half was refused, or given up")
                 left = until - monotonic()
                 if left <= 0:
                     raise PeerFailure("request: its other half did not come; the client has to send one to each party")
                 self._changed.wait(left)
-            return self._waiting.pop(request_id)
+
+    def whereabouts(self, request_id: bytes) -> Whereabouts:
+        """Whether the half of that id is still to be claimed, or was here and is no more."""
+        with self._changed:
+            return self._whereabouts(request_id)
+
+    def _whereabouts(self, request_id: bytes) -> Whereabouts:
+        if self._waiting.get(request_id) is not None:
+            return Whereabouts.HERE
+        gone = request_id in self._seen and request_id not in self._waiting
+        return Whereabouts.GONE if gone else Whereabouts.UNKNOWN
 
 
 def rows_of(data: bytes, rows: int, features: int, most: int) -> Words:

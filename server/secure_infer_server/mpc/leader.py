@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 from secure_infer.errors import MalformedRequest, PeerFailure, SettingsError
 from secure_infer_server.mpc.frames import MAX_START
@@ -60,15 +62,15 @@ class LeaderLanes(Lanes):
             return len(self._up)
 
     @contextmanager
-    def lead(self, start: bytes, deadline: float) -> Iterator[Lane]:
+    def lead(self, start: bytes, deadline: float, gone: Future[Any] | None = None) -> Iterator[Lane]:
         """A lane for one request, opened with `start` (at most 64 KiB), until deadline (time.monotonic).
 
-        Raises PeerFailure when none is free by then. At the end of the block the follower has agreed, or its error is
-        raised; any other exception that leaves the block costs the lane.
+        Raises PeerFailure when none is free by then, or `gone` is done before one is. At the end of the block the follower
+        has agreed, or its error is raised; any other exception that leaves the block costs the lane.
         """
         if len(start) > MAX_START:
             raise MalformedRequest(f"request: its header takes {len(start)} bytes, at most {MAX_START} are sent")
-        lane = self._started(start, deadline)
+        lane = self._started(start, deadline, gone)
         try:
             yield lane
             lane.finish()
@@ -88,9 +90,9 @@ class LeaderLanes(Lanes):
             for lane in list(self._idle):
                 self._drop(lane)
 
-    def _started(self, start: bytes, deadline: float) -> Lane:
+    def _started(self, start: bytes, deadline: float, gone: Future[Any] | None) -> Lane:
         while True:
-            lane = self._taken(deadline)
+            lane = self._taken(deadline, gone)
             try:
                 lane.start(start, deadline)
             except PeerFailure:  # lost while idle, and nothing was asked on it yet
@@ -101,13 +103,15 @@ class LeaderLanes(Lanes):
             else:
                 return lane
 
-    def _taken(self, deadline: float) -> Lane:
+    def _taken(self, deadline: float, gone: Future[Any] | None) -> Lane:
         """The next free lane that is this request's turn: whoever came first goes first, since the other party drops bundles
         of correlations that many others have passed."""
         while True:
             turn: Future[Lane] = Future()
             with self._changed:
                 self._turns.append(turn)
+                if gone is not None:
+                    gone.add_done_callback(partial(self._end_turn, turn))
                 self._hand_out()
             try:
                 lane = turn.result(max(0.0, deadline - time.monotonic()))
@@ -120,6 +124,11 @@ class LeaderLanes(Lanes):
             if lane.quiet:
                 return lane
             self._give_back(lane, usable=False)
+
+    def _end_turn(self, turn: Future[Lane], _: object) -> None:
+        with self._changed, suppress(ValueError):  # that is, it has its lane
+            self._turns.remove(turn)
+            turn.set_exception(PeerFailure("request: its caller gave it up"))
 
     def _hand_out(self) -> None:
         """Idle lanes to those who wait; the condition is held."""

@@ -10,22 +10,29 @@ from __future__ import annotations
 from concurrent.futures import InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 
 import numpy as np
 
-from secure_infer.errors import InternalFault, PeerFailure, SecureInferError
+from secure_infer.errors import CorrelationMisuse, InternalFault, PeerFailure, SecureInferError
 from secure_infer.mpc import masks
+from secure_infer.mpc.correlations import Recipe
 from secure_infer.mpc.program import row_class
 from secure_infer.mpc.ring import Words
-from secure_infer_server.mpc.halves import Costs, Half, Halves, Start
+from secure_infer_server.mpc.halves import Costs, Half, Halves, Start, Whereabouts, ask, asked
 from secure_infer_server.mpc.lane import Lane
 from secure_infer_server.mpc.leader import LeaderLanes
 from secure_infer_server.mpc.models import PartyModel, PartyModels
 from secure_infer_server.mpc.stores import Drawn, Stores
 
 HALF_SECONDS = 2.0
-"""How long the party that follows waits for its half, once the other has begun."""
+"""How long a request waits for its other half, once one party has begun."""
+
+LANE_SECONDS = 0.1
+"""How much of it on a lane. Then the lane is free for others, and the leader asks now and again."""
+
+ASK_SECONDS = (0.02, 0.25)
+"""Between questions, at first and at most."""
 
 CLAIM_SECONDS = 1.0
 """And for a bundle that the other has already."""
@@ -58,19 +65,40 @@ class Leader(Party):
     def __init__(self, models: PartyModels, stores: Stores, lanes: LeaderLanes) -> None:
         super().__init__(models, stores)
         self._lanes = lanes
-        self._opened: dict[str, bytes] = {}  # by model, the epoch whose masks both parties have opened its weights against
+        self._opened: dict[str, bytes] = {}  # by model, the epoch in which both parties have opened its weights
 
     def answer(self, half: Half) -> tuple[Words, Costs]:
+        # The other party waits a little longer, and the caller hears first what went wrong here.
+        half.deadline -= max(0.0, half.deadline - monotonic()) / 20
+        until = min(half.deadline, monotonic() + HALF_SECONDS)
+        try:
+            return self._led(half)
+        except PeerFailure:
+            if not self._comes(half, until):
+                raise
+        return self._led(half)  # on correlations of its own: those of before have masked a message already
+
+    def _comes(self, half: Half, until: float) -> bool:
+        """Whether the other party has its half by then, and has not begun with it."""
+        pause, longest = ASK_SECONDS
+        while monotonic() + pause < until and not half.answer.done():
+            sleep(pause)
+            pause = min(longest, 2 * pause)
+            with self._lanes.lead(ask(half.request_id), until, half.answer) as lane:
+                found = lane.exchange(bytes(1))[0]
+            if found != Whereabouts.UNKNOWN:
+                return found == Whereabouts.HERE
+        return False
+
+    def _led(self, half: Half) -> tuple[Words, Costs]:
         started = monotonic()
         model = self.models.get(half.model)
         recipe = model.program.recipe(len(half.share))
         drawn = None if recipe is None else self.stores.take(recipe, half.deadline)
-        if half.answer.done():  # abandoned: nobody else need wait for a lane because of it
-            return half.answer.result()
         opens = drawn is not None and bool(model.evaluator.mask_shapes) and self._opened.get(half.model) != drawn.epoch
         start = Start(half.binding, b"" if drawn is None else drawn.correlations.id, opens)
         try:
-            with self._lanes.lead(start.pack(), half.deadline) as lane:
+            with self._lanes.lead(start.pack(), half.deadline, half.answer) as lane:
                 waited = monotonic() - started
                 share = evaluate(model, half.share, drawn, lane, opens=opens)
                 if not lane.rounds:
@@ -98,17 +126,27 @@ class Follower(Party):
         except NotInTime:
             raise PeerFailure("request: the other party did not begin it in time, or not finish it") from None
 
+    def _claimed(self, recipe: Recipe, bundle: bytes) -> Drawn:
+        try:
+            return self.stores.claim(recipe, bundle, monotonic() + CLAIM_SECONDS)
+        except CorrelationMisuse as error:  # as it happens when a party or the dealer was started anew
+            raise PeerFailure(f"peer: it holds other correlations than this party; {error.message}") from error
+
     def serve(self, start: bytes, lane: Lane) -> None:
         """Evaluate the request that the leader opens; errors go to this party's caller, and to the leader as they are."""
+        request_id = asked(start)
+        if request_id is not None:
+            lane.exchange(bytes([self.halves.whereabouts(request_id)]))
+            return
         opening = Start.unpack(start)
         began = monotonic()
-        half = self.halves.claim(opening.request_id, HALF_SECONDS)
+        half = self.halves.claim(opening.request_id, LANE_SECONDS)
         try:
             opening.require(half)
             lane.deadline = half.deadline
             model = self.models.get(half.model)
             recipe = model.program.recipe(len(half.share))
-            drawn = None if recipe is None else self.stores.claim(recipe, opening.bundle, monotonic() + CLAIM_SECONDS)
+            drawn = None if recipe is None else self._claimed(recipe, opening.bundle)
             waited = monotonic() - began
             share = evaluate(model, half.share, drawn, lane, opens=opening.opens)
             if not lane.rounds:
@@ -136,4 +174,5 @@ def evaluate(model: PartyModel, share: Words, drawn: Drawn | None, lane: Lane, *
 
 
 def _costs(lane: Lane, waited: float, drawn: Drawn | None) -> Costs:
-    return Costs(waited, lane.waited, max(1, lane.rounds), lane.sent, 0 if drawn is None else drawn.bytes)
+    link = lane.waited if lane.rounds else 0.0  # without a round, that was the wait for agreement
+    return Costs(waited, link, max(1, lane.rounds), lane.sent, 0 if drawn is None else drawn.bytes)

@@ -1,50 +1,31 @@
-"""A dealer and two parties as real processes over mutual TLS, and a client that knows nothing but the protocol's messages."""
+"""A dealer and two parties as real processes over mutual TLS, to kill, to stop and to ask."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
 
-from secure_infer.errors import SecureInferError
 from secure_infer.heads import Head, ReLU
 from secure_infer.mpc import sharefile
-from secure_infer.mpc.correlations import MOD
-from secure_infer.mpc.program import Answers, Largest, Program
-from secure_infer.mpc.ring import decode, encode
-from secure_infer.mpc.sharing import split
-from secure_infer.v1 import models_pb2, models_pb2_grpc, mpc_pb2, mpc_pb2_grpc
-from secure_infer.wire import mpc as wire_mpc
-from secure_infer.wire import status as wire_status
+from secure_infer.mpc.program import Answers
 from secure_infer_server.commands import certs
+from server.mpc.raw_client import Client
 from shared import hidden_head, linear_head, unit_rows
 
 FEATURES = 24
 WIDTHS = (FEATURES, 12, 5)
-ENDS = {
-    "ABORTED",
-    "CANCELLED",
-    "DEADLINE_EXCEEDED",
-    "FAILED_PRECONDITION",
-    "RESOURCE_EXHAUSTED",
-    "UNAVAILABLE",
-}
-"""How a call may end when a process dies or stalls; anything else is a fault."""
 
 
 class Process:
@@ -83,12 +64,13 @@ class Process:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Within the block, the process does not run."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # a signal takes its time
         try:
             yield
         finally:
@@ -99,125 +81,18 @@ class Process:
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
-            self._process.communicate(timeout=20)
+            self._process.wait(20)
         except subprocess.TimeoutExpired:
             self.kill()
         return self._process.returncode
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of one call."""
-
-    status: str
-    reason: str
-    message: str
-    seconds: float
-    response: mpc_pb2.InferShareResponse | None = None
-
-
-class Client:
-    """Sends halves. files: of its certificate, key and authority; None: without TLS."""
-
-    def __init__(self, addresses: Sequence[str], files: tuple[Path, Path, Path] | None) -> None:
-        options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 200)]
-        if files is None:
-            self._channels = [grpc.insecure_channel(address, options) for address in addresses]
-        else:
-            authority, key, chain = (file.read_bytes() for file in files)
-            credentials = grpc.ssl_channel_credentials(authority, key, chain)
-            self._channels = [grpc.secure_channel(address, credentials, options) for address in addresses]
-        self.models = [models_pb2_grpc.ModelServiceStub(channel) for channel in self._channels]
-        self.parties = [mpc_pb2_grpc.PartyServiceStub(channel) for channel in self._channels]
-        self.health = [health_pb2_grpc.HealthStub(channel) for channel in self._channels]
-        self._programs: dict[tuple[str, int], tuple[bytes, Program]] = {}
-
-    def program(self, model: str, party: int = 0) -> tuple[bytes, Program]:
-        """(model digest, program) as a party serves it."""
-        key = (model, party)
-        if key not in self._programs:
-            found = self.models[party].GetModel(models_pb2.GetModelRequest(model=model), timeout=10)
-            self._programs[key] = found.model.digest, wire_mpc.program_from_proto(found.program)
-        return self._programs[key]
-
-    def requests(self, model: str, x: np.ndarray, party: int = 0) -> list[mpc_pb2.InferShareRequest]:
-        """Both halves of a query, under a fresh id; party: whose description of the model is used."""
-        digest, program = self.program(model, party)
-        common = {"request_id": secrets.token_bytes(16), "model": model, "model_digest": digest, "rows": len(x)}
-        common["program_digest"] = bytes.fromhex(program.digest)
-        return [
-            mpc_pb2.InferShareRequest(**common, share=half.tobytes()) for half in split(encode(x, program.fraction))
-        ]
-
-    def send(self, halves: Mapping[int, mpc_pb2.InferShareRequest], seconds: float = 5.0) -> dict[int, Answer]:
-        """Send a half to each party that is named; wait for all."""
-        started = time.monotonic()
-        calls = {party: self.parties[party].InferShare.future(half, timeout=seconds) for party, half in halves.items()}
-        return {party: outcome(call.result, started) for party, call in calls.items()}
-
-    def evaluate(self, model: str, x: np.ndarray, seconds: float = 5.0) -> np.ndarray | dict[int, Answer]:
-        """Logits (B, K) or labels (B,); what went wrong at which party otherwise. The first failure ends the other call."""
-        started = time.monotonic()
-        halves = self.requests(model, x)
-        calls = [stub.InferShare.future(half, timeout=seconds) for stub, half in zip(self.parties, halves, strict=True)]
-        for call, other in (calls, calls[::-1]):
-            call.add_done_callback(partial(_cancel_after_failure, other))
-        answers = {party: outcome(call.result, started) for party, call in enumerate(calls)}
-        if any(answer.response is None for answer in answers.values()):
-            return answers
-        return self.joined(model, halves[0].request_id, answers)
-
-    def joined(self, model: str, request_id: bytes, answers: Mapping[int, Answer]) -> np.ndarray:
-        digest, program = self.program(model)
-        shares = []
-        for party in (0, 1):
-            response = answers[party].response
-            assert response is not None
-            assert (response.request_id, response.model_digest) == (request_id, digest)
-            assert response.program_digest.hex() == program.digest
-            shares.append(np.frombuffer(response.share, "<u8").reshape(-1, program.outputs))
-        if isinstance(program.steps[-1], Largest):
-            won = MOD.join(*shares) == 0
-            assert (won.sum(axis=1) == 1).all()
-            return won.argmax(axis=1)
-        return decode(shares[0] + shares[1], program.answer_fraction)
-
-    def listed(self, party: int, seconds: float = 2.0) -> list[str]:
-        return [m.name for m in self.models[party].ListModels(models_pb2.ListModelsRequest(), timeout=seconds).models]
-
-    def serving(self, party: int, seconds: float = 2.0) -> bool:
-        found = self.health[party].Check(health_pb2.HealthCheckRequest(), timeout=seconds).status
-        return bool(found == health_pb2.HealthCheckResponse.SERVING)
-
-    def close(self) -> None:
-        for channel in self._channels:
-            channel.close()
-
-
-def _cancel_after_failure(other: Any, call: Any) -> None:
-    if call.code() is not grpc.StatusCode.OK:
-        other.cancel()
-
-
-def outcome(result: Callable[[], Any], started: float) -> Answer:
-    """What a call's `result` gives."""
-    try:
-        response = result()
-    except grpc.FutureCancelledError:
-        return Answer("CANCELLED", "", "", time.monotonic() - started)
-    except grpc.RpcError as error:
-        status = rpc_status.from_call(error)
-        known: SecureInferError | None = None if status is None else wire_status.from_status(status)
-        reason = "" if known is None else known.reason
-        return Answer(error.code().name, reason, error.details(), time.monotonic() - started)
-    return Answer("OK", "", "", time.monotonic() - started, response)
 
 
 class Deployment:
     """A dealer, parties 0 and 1, and their certificates. options: of both parties, or of one of them.
 
     heads: by name, with weights at both parties. shared: names of those that are served as "NAME-shared", too, with a share
-    of the weights at each, and labels: as "NAME-label". `expected` is what they answer in the clear.
+    of the weights at each, and labels: as "NAME-label". prepare: changes both folders of models before anything starts.
+    tap: where party 1 finds its peer, from where party 0 listens.
     """
 
     def __init__(
@@ -228,9 +103,11 @@ class Deployment:
         labels: Sequence[str] = (),
         options: tuple[Sequence[str], Sequence[str]] = ((), ()),
         insecure: bool = False,
+        prepare: Callable[[list[Path]], None] = lambda folders: None,
+        tap: Callable[[str], str] = str,
     ) -> None:
         self.directory, self.insecure = directory, insecure
-        self.certificates = {} if insecure else certs.make(directory / "certs", ["127.0.0.1"], "ward-7", 2)
+        self.certificates = {} if insecure else _certificates(directory / "certs")
         self.folders = [directory / f"models-{party}" for party in (0, 1)]
         for folder in self.folders:
             folder.mkdir()
@@ -243,12 +120,13 @@ class Deployment:
         for name in labels:
             sharefile.share_model(heads[name], self.folders, f"{name}-label", answers=Answers.LABEL)
             self.heads[f"{name}-label"] = heads[name]
+        prepare(self.folders)
         self.processes: list[Process] = []
         self._clients: list[Client] = []
         try:
             self.dealer = self._process("dealer", "--listen", "127.0.0.1:0", *self.security("dealer"))
             self.parties = [self.party(0, "127.0.0.1:0", options[0])]
-            self.parties.append(self.party(1, str(self.parties[0].ready["peer"]), options[1]))
+            self.parties.append(self.party(1, tap(str(self.parties[0].ready["peer"])), options[1]))
         except BaseException:
             self.end()
             raise
@@ -257,7 +135,8 @@ class Deployment:
         return self._process(
             f"party{number}",
             *("--id", str(number), "--models", str(self.folders[number]), "--peer", peer),
-            *("--dealer", self.dealer.address, "--listen", "127.0.0.1:0", *self.security(f"party{number}"), *options),
+            *("--dealer", self.dealer.address, "--listen", "127.0.0.1:0", *self.security(f"party{number}")),
+            *("--metrics", "127.0.0.1:0", *options),
         )
 
     def security(self, name: str) -> list[str]:
@@ -306,6 +185,24 @@ class Deployment:
                 time.sleep(0.05)
         return time.monotonic() - started
 
+    def fills(self, seconds: float = 20.0) -> None:
+        """Wait until each of party 0's stores is more than half full; it is filled again when it is less."""
+        started = time.monotonic()
+        while not all(2 * held > wanted for held, wanted in self._levels()):
+            assert time.monotonic() - started < seconds, self._levels()
+            time.sleep(0.05)
+
+    def _levels(self) -> list[tuple[float, float]]:
+        """Bundles held and wanted, by model and rows."""
+        with urllib.request.urlopen(f"http://{self.parties[0].ready['metrics']}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        series = dict(line.rsplit(" ", 1) for line in lines if line.startswith("secure_infer_bundles"))
+        held, wanted = (
+            {k.partition("{")[2]: float(v) for k, v in series.items() if k.startswith(f"secure_infer_{name}{{")}
+            for name in ("bundles", "bundles_wanted")
+        )
+        return [(held[labels], wanted[labels]) for labels in wanted]
+
     def logs(self) -> str:
         return "".join(f"--- {process.log_file.name}\n{process.log()}" for process in self.processes)
 
@@ -322,53 +219,12 @@ class Deployment:
         self.end()
 
 
-class Load:
-    """Threads that ask one model after the other until the block ends; every answer is checked, every failure kept."""
-
-    def __init__(self, deployment: Deployment, models: Sequence[str], threads: int, seconds: float = 3.0) -> None:
-        self._deployment, self._models, self._seconds = deployment, models, seconds
-        self._client = deployment.client()
-        self._ending = threading.Event()
-        self.answered = 0
-        self.failures: list[Answer] = []
-        self.wrong: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(k,), daemon=True) for k in range(threads)]
-
-    def _ask(self, number: int) -> None:
-        turn = number
-        while not self._ending.is_set():
-            model, rows = self._models[turn % len(self._models)], (1, 2, 7)[turn % 3]
-            turn += 1
-            x = unit_rows(rows, FEATURES, secrets.randbelow(1 << 30))
-            found = self._client.evaluate(model, x, self._seconds)
-            if isinstance(found, dict):
-                self.failures += found.values()
-                time.sleep(0.02)
-            elif self._deployment.right(self._client, model, x, found):
-                self.answered += 1
-            else:
-                self.wrong.append(model)
-
-    def __enter__(self) -> Load:
-        for model in self._models:
-            self._client.program(model)
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(self._seconds + 10)
-
-    def require_sound(self) -> None:
-        """Every call ended in time, with a status that says what is the matter, and no answer was wrong."""
-        assert not any(thread.is_alive() for thread in self._threads)
-        assert not self.wrong
-        bad = [a for a in self.failures if a.status not in {*ENDS, "OK"} or a.seconds > self._seconds + 1]
-        assert not bad, bad[:3]
-        nameless = [a for a in self.failures if a.status in ("ABORTED", "FAILED_PRECONDITION") and not a.reason]
-        assert not nameless, nameless[:3]
+def _certificates(directory: Path) -> dict[str, Path]:
+    """Those of `secure-infer certs dev`; "other" is a second client's, ca.pem the authorities of both."""
+    found = certs.make(directory, ["127.0.0.1"], "ward-7", 2)
+    second = certs.make(directory / "second", ["127.0.0.1"], "ward-8", 2)
+    found["ca.pem"].write_bytes(found["ca.pem"].read_bytes() + second["ca.pem"].read_bytes())
+    return found | {"other.pem": second["client.pem"], "other.key": second["client.key"]}
 
 
 def small_heads() -> dict[str, Head]:

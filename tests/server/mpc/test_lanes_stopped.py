@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_stopped_continued_killed_and_started_again(leader: LeaderLanes) -> None
     try:
         assert asked(leader) == b"hello"
         follower.send_signal(signal.SIGSTOP)
+        os.waitpid(follower.pid, os.WUNTRACED)  # until it has stopped
         for _ in range(2):
             with pytest.raises(PeerFailure, match="in time"):
                 asked(leader)
