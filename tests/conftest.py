@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from secure_infer.heads import Head, Polynomial, ReLU
 from secure_infer_client.local_server import LocalServer
 from shared import hidden_head, linear_head
+
+# Machines are shared: an example that takes long is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

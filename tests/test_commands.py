@@ -56,7 +56,7 @@ def test_help_and_version() -> None:
 
 @pytest.mark.parametrize("command", cli.SUMMARIES)
 def test_every_command_has_help_and_json(command: str) -> None:
-    done = run(command, "--help")
+    done = run(*(["audit", "verify"] if command == "audit" else [command]), "--help")
     assert done.returncode == 0
     assert "--json" in done.stdout
 
@@ -288,3 +288,17 @@ def test_bench() -> None:
     head = found["heads"]["icd10-chapter-linear"]
     assert head["max_logit_error"] <= 1e-3
     assert set(found) | set(found["machine"]) | set(head) <= documented("bench")
+
+
+def test_share_model(models_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shares"
+    done = run("share-model", str(models_dir / "relu.head"), "--out", str(out), "--answers", "label", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.keys() == {
+        *("files", "digest", "program", "answers", "fraction_bits", "error_bound", "failure_probability", "rounds"),
+    }
+    assert [Path(file).exists() for file in found["files"]] == [True, True]
+    again = run("share-model", str(models_dir / "relu.head"), "--out", str(out))
+    assert again.returncode == 2
+    assert "nothing was overwritten" in again.stderr

@@ -89,7 +89,8 @@ class InternalFault(SecureInferError):
 
 
 class AnswerRefused(SecureInferError):
-    """An answer failed the client's check. It is never retried, and the key it was made for is destroyed."""
+    """An answer failed the client's check. Under CKKS it is never retried, and the key it was made for is destroyed; two
+    parties are asked once more, with fresh shares."""
 
     reason, status = "ANSWER_REFUSED", "DATA_LOSS"
 
@@ -148,6 +149,48 @@ class ForbiddenRandomness(SecureInferError):
     """A generator that is not cryptographic was drawn from in a process that handles shares."""
 
     reason, status = "FORBIDDEN_RANDOMNESS", "INTERNAL"
+
+
+class Unauthenticated(SecureInferError):
+    """Nothing says who is calling, or what says so did not hold: no certificate, or a token that is expired or not trusted."""
+
+    reason, status = "UNAUTHENTICATED", "UNAUTHENTICATED"
+
+
+class PermissionDenied(SecureInferError):
+    """The caller is known, and no rule of the operator allows it this call."""
+
+    reason, status = "PERMISSION_DENIED", "PERMISSION_DENIED"
+
+
+class SecondFactorNeeded(SecureInferError):
+    """An administrative call without a one-time code, or with one that is wrong, used or locked out."""
+
+    reason, status = "SECOND_FACTOR_NEEDED", "UNAUTHENTICATED"
+
+
+class BudgetExhausted(SecureInferError):
+    """The caller's allowance for this model does not cover the request; the message says when it renews."""
+
+    reason, status = "BUDGET_EXHAUSTED", "RESOURCE_EXHAUSTED"
+
+
+class BudgetUnavailable(SecureInferError):
+    """The ledger of budgets cannot be written, so nothing is answered; for the operator to mend."""
+
+    reason, status = "BUDGET_UNAVAILABLE", "UNAVAILABLE"
+
+
+class RequestIdReused(MalformedRequest):
+    """The caller used this request id for another request shortly before."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class AuditUnavailable(SecureInferError):
+    """The audit log takes no entries, so nothing is answered unrecorded; for the operator to mend."""
+
+    reason, status = "AUDIT_UNAVAILABLE", "UNAVAILABLE"
 
 
 class SettingsError(SecureInferError):

@@ -1,54 +1,113 @@
-"""`secure-infer certs dev`: a development CA with certificates for servers, parties, a dealer and clients. Not for production."""
+"""`secure-infer certs`: certificates of servers, parties, a dealer and clients, made and renewed. Every one takes --json."""
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import ipaddress
 import json
-import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from secure_infer import address
 from secure_infer.errors import SettingsError
-from secure_infer_server.mpc.roles import Role
+from secure_infer_server.callers import authority, probe, transport
+from secure_infer_server.callers.authority import KINDS
+from secure_infer_server.callers.renewal import days_left, renew
+from secure_infer_server.mpc import roles
 
-DAYS = 30
-_SERVER, _CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
-_KINDS: dict[str, tuple[Role | None, list[x509.ObjectIdentifier]]] = {
-    "server": (None, [_SERVER]),
-    "client": (Role.CLIENT, [_CLIENT]),
-    "party0": (Role.PARTY_0, [_SERVER, _CLIENT]),  # a server to clients and its peer, a client of the dealer
-    "party1": (Role.PARTY_1, [_SERVER, _CLIENT]),
-    "dealer": (Role.DEALER, [_SERVER]),
-}
+DAYS = {"dev": 30, "ca": 3650, "issue": 90}
+_LONGEST = {"dev": 825, "ca": 7300, "issue": 825, "renew": 825}
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def run(arguments: list[str]) -> int:
-    """Write NAME.pem and NAME.key for ca, server, client, party0, party1 and dealer; prints their paths."""
+    """One of dev, ca, issue, renew, show and probe; the exit status is 1 when `show` finds what expires soon."""
+    options = _parser().parse_args(arguments)
+    days = getattr(options, "days", None)
+    if days is not None and not 1 <= days <= _LONGEST[options.kind]:
+        raise SettingsError(f"--days: expected 1 to {_LONGEST[options.kind]}, got {days}")
+    status: int = options.run(options)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("secure-infer certs", description=__doc__)
-    parser.add_argument("kind", choices=["dev"], help="dev: everything at once, for trying out TLS")
-    parser.add_argument("--out", type=Path, default=Path("certs"), metavar="DIR", help="where to write (./certs)")
-    parser.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="further names or addresses of the servers"
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="dev|ca|issue|renew|show|probe")
+
+    def add(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
+        made = kinds.add_parser(name, help=summary, description=summary)
+        made.set_defaults(run=function)
+        made.add_argument("--json", action="store_true", help="print one JSON object")
+        if name in DAYS:
+            made.add_argument("--days", type=int, default=DAYS[name], help=f"validity ({DAYS[name]})")
+        return made
+
+    dev = add("dev", _dev, "a CA and one certificate of each kind, for trying out TLS; not for production")
+    dev.add_argument("--out", type=Path, default=Path("certs"), metavar="DIR", help="where to write (./certs)")
+    dev.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="further names or addresses of servers"
     )
-    parser.add_argument("--client", default="dev-client", metavar="NAME", help="the client certificate's common name")
-    parser.add_argument("--days", type=int, default=DAYS, help=f"validity ({DAYS})")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    if not 1 <= options.days <= 825:
-        raise SettingsError(f"--days: expected 1 to 825, got {options.days}")
-    paths = make(options.out, ["localhost", "127.0.0.1", "::1", *options.host], options.client, options.days)
-    if options.json:
-        sys.stdout.write(json.dumps({name: str(path) for name, path in paths.items()}) + "\n")
-    else:
-        sys.stdout.write("".join(f"{path}\n" for path in paths.values()))
+    dev.add_argument("--client", default="dev-client", metavar="NAME", help="the client certificate's common name")
+
+    ca = add("ca", _ca, "a CA: ca.pem, which everybody gets, and ca.key, which stays off the servers")
+    ca.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    ca.add_argument("--name", default="secure-infer CA", metavar="NAME", help="its common name")
+
+    issue = add("issue", _issue, "a certificate signed by a CA: NAME.pem and NAME.key, or NAME.pem for a request")
+    issue.add_argument("--ca", type=Path, required=True, metavar="DIR", help="holds ca.pem and ca.key")
+    issue.add_argument("--role", choices=list(KINDS), required=True, help="what it is for")
+    issue.add_argument("--name", required=True, help="common name, by which callers are known; the files' too")
+    issue.add_argument(
+        "--host", action="append", default=[], metavar="HOST", help="name or address of a server; repeatable"
+    )
+    issue.add_argument(
+        "--csr", type=Path, metavar="F", help="sign this request's key (PEM); its names are not looked at"
+    )
+    issue.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+
+    again = add(
+        "renew", _renew, "new certificates and keys for those in DIR, same names and roles; old ones stay in DIR/old"
+    )
+    again.add_argument("directory", type=Path, metavar="DIR", help="holds NAME.pem and NAME.key")
+    again.add_argument("--ca", type=Path, required=True, metavar="DIR", help="holds ca.pem and ca.key")
+    again.add_argument("--within", type=int, metavar="DAYS", help="only those that expire within so many days")
+    again.add_argument("--days", type=int, help="validity (as long as before)")
+    again.add_argument("--keep-key", action="store_true", help="sign the same keys again")
+
+    show = add("show", _show, "whose certificates are, and for how long; exit status 1 when one expires soon")
+    show.add_argument("files", type=Path, nargs="+", metavar="FILE", help="certificates in PEM")
+    show.add_argument("--warn", type=float, default=14.0, metavar="DAYS", help="soon is within so many days (14)")
+
+    ask = add("probe", _probe, "which TLS a server takes; exit status 1 when it takes 1.2")
+    ask.add_argument("target", metavar="HOST:PORT")
+    return parser
+
+
+def make(directory: Path, hosts: Sequence[str], client: str, days: int) -> dict[str, Path]:
+    """A CA and a certificate of each kind in `directory`; returns the paths by name. Private keys are readable by their owner
+    only. Raises SettingsError, and writes nothing, when one of the files is there already."""
+    _directory("--out", directory)
+    _require_absent(directory, *(f"{name}.{suffix}" for name in ("ca", *KINDS) for suffix in ("key", "pem")))
+    ca = authority.new_authority("secure-infer development CA", days + 1)
+    paths = _write(directory, "ca", ca.certificate, ca.key)
+    for kind in KINDS:
+        key = authority.new_key()
+        common = {"server": hosts[0], "client": client}.get(kind, kind)
+        paths |= _write(directory, kind, ca.sign(kind, common, hosts, key.public_key(), days), key)
+    return paths
+
+
+def _dev(options: argparse.Namespace) -> int:
+    paths = make(options.out, [*_LOCAL, *options.host], options.client, options.days)
+    _tell(options, paths)
+    if not options.json:
         sys.stdout.write(
             f"server: --tls-cert {paths['server.pem']} --tls-key {paths['server.key']} --client-ca {paths['ca.pem']}\n"
             "party and dealer: the same with party0, party1 or dealer in place of server\n"
@@ -58,79 +117,127 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def make(directory: Path, hosts: list[str], client: str, days: int) -> dict[str, Path]:
-    """Make the files in `directory`; returns their paths by name. Private keys are readable by their owner only."""
+def _ca(options: argparse.Namespace) -> int:
+    _directory("--out", options.out)
+    _require_absent(options.out, "ca.pem", "ca.key")
+    made = authority.new_authority(options.name, options.days)
+    _tell(options, _write(options.out, "ca", made.certificate, made.key))
+    return 0
+
+
+def _issue(options: argparse.Namespace) -> int:
+    name = options.name
+    if not _NAME.fullmatch(name) or name == "ca":
+        raise SettingsError(f"--name: expected up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
+    if ExtendedKeyUsageOID.SERVER_AUTH in KINDS[options.role][1] and not options.host:
+        raise SettingsError(f"--host: a certificate for {options.role} is reached by some name; give at least one")
+    ca = authority.read_authority(options.ca)
+    _directory("--out", options.out)
+    _require_absent(options.out, f"{name}.pem", f"{name}.key")
+    key = None if options.csr else authority.new_key()
+    public = authority.requested_key(options.csr) if key is None else key.public_key()
+    certificate = ca.sign(options.role, name, options.host, public, options.days)
+    _tell(options, _write(options.out, name, certificate, key))
+    return 0
+
+
+def _renew(options: argparse.Namespace) -> int:
+    ca = authority.read_authority(options.ca)
+    if not options.directory.is_dir():
+        raise SettingsError(f"{options.directory} is not a directory")
+    renewed = renew(options.directory, ca, within=options.within, days=options.days, keep_key=options.keep_key)
+    _tell(options, {path.name: path for path in renewed})
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    found = [_facts(path, one) for path in options.files for one in authority.read_certificates(path)]
+    soon = [fact for fact in found if fact["days"] <= options.warn]
+    if options.json:
+        sys.stdout.write(json.dumps({"certificates": found, "expiring": len(soon)}) + "\n")
+    else:
+        for fact in found:
+            mark = "!" if fact in soon else " "
+            who = "  ".join((fact["role"].ljust(8), fact["name"], *fact["hosts"]))
+            sys.stdout.write(f"{mark} {fact['days']:7.1f} days  {who}  {fact['file']}\n")
+    return 1 if soon else 0
+
+
+def _probe(options: argparse.Namespace) -> int:
+    host, port = address.parse(options.target, "HOST:PORT")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        old, groups = transport.accepts_tls12(host, port), probe.groups(host, port)
     except OSError as error:
-        raise SettingsError(f"--out: {directory} cannot be made ({error.strerror})") from error
-    present = [name for name in ("ca.key", *(f"{kind}.key" for kind in _KINDS)) if (directory / name).exists()]
-    if present:
-        raise SettingsError(f"--out: {directory} already holds {', '.join(present)}; nothing was overwritten")
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secure-infer development CA")])
-    ca = _sign(ca_name, ca_key, ca_name, ca_key, days, authority=True)
-    files = {"ca.pem": _pem(ca), "ca.key": _key(ca_key)}
-    for name, (role, usages) in _KINDS.items():
-        key = ec.generate_private_key(ec.SECP256R1())
-        common = {"server": hosts[0], "client": client}.get(name, name)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-        names = [_name(host) for host in hosts] if _SERVER in usages else []
-        if role is not None:
-            names.append(x509.UniformResourceIdentifier(role))
-        certificate = _sign(subject, key, ca_name, ca_key, days, usages=usages, names=names)
-        files |= {f"{name}.pem": _pem(certificate), f"{name}.key": _key(key)}
-    paths = {name: directory / name for name in files}
-    for name, data in files.items():
-        mode = 0o600 if name.endswith(".key") else 0o644
-        with os.fdopen(os.open(paths[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(data)
+        raise SettingsError(f"{options.target}: no answer ({error.strerror or type(error).__name__})") from None
+    if options.json:
+        sys.stdout.write(json.dumps({"tls12": old, "groups": groups}) + "\n")
+    else:
+        sys.stdout.write(f"TLS 1.2  {'taken' if old else 'refused'}\nTLS 1.3  {', '.join(groups) or 'refused'}\n")
+    return 1 if old or not groups else 0
+
+
+def _facts(path: Path, certificate: x509.Certificate) -> dict[str, Any]:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        alternatives = x509.SubjectAlternativeName([])
+    return {
+        "file": str(path),
+        "name": str(names[0].value) if names else "",
+        "role": _role(certificate, alternatives.get_values_for_type(x509.UniformResourceIdentifier)),
+        "hosts": alternatives.get_values_for_type(x509.DNSName)
+        + [str(found) for found in alternatives.get_values_for_type(x509.IPAddress) if _is_address(found)],
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial": f"{certificate.serial_number:x}",
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "days": round(days_left(certificate), 2),
+    }
+
+
+def _role(certificate: x509.Certificate, uris: list[str]) -> str:
+    """ "ca", "server", or the role that callers with this certificate have; "none" for several or an unknown one."""
+    try:
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return "ca"
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        usages = x509.ExtendedKeyUsage([])
+    role = roles.of_uris(uris)
+    if role is roles.Role.CLIENT and ExtendedKeyUsageOID.SERVER_AUTH in usages:
+        return "server"
+    return "none" if role is None else role.short
+
+
+def _is_address(found: object) -> bool:
+    return isinstance(found, (ipaddress.IPv4Address, ipaddress.IPv6Address))
+
+
+def _write(directory: Path, name: str, certificate: x509.Certificate, key: Any | None) -> dict[str, Path]:
+    paths = {f"{name}.pem": directory / f"{name}.pem"}
+    if key is not None:
+        paths[f"{name}.key"] = directory / f"{name}.key"
+        authority.write_new(paths[f"{name}.key"], authority.key_pem(key))
+    authority.write_new(paths[f"{name}.pem"], authority.certificate_pem(certificate))
     return paths
 
 
-def _sign(
-    subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    days: int,
-    *,
-    authority: bool = False,
-    usages: Sequence[x509.ObjectIdentifier] = (),
-    names: Sequence[x509.GeneralName] = (),
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-    )
-    if usages:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
+def _require_absent(directory: Path, *names: str) -> None:
+    present = [name for name in names if (directory / name).exists()]
+    if present:
+        raise SettingsError(f"--out: {directory} already holds {', '.join(present)}; nothing was overwritten")
 
 
-def _name(host: str) -> x509.GeneralName:
+def _directory(what: str, directory: Path) -> None:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{what}: {directory} cannot be made ({error.strerror})") from error
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _tell(options: argparse.Namespace, paths: dict[str, Path]) -> None:
+    if options.json:
+        sys.stdout.write(json.dumps({name: str(path) for name, path in paths.items()}) + "\n")
+    else:
+        sys.stdout.write("".join(f"{path}\n" for path in paths.values()))

@@ -1,0 +1,33 @@
+"""A server's certificate, key and client CA, read again when their files change: renewed without a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from secure_infer import pem
+from secure_infer_server.callers.watched import Watched
+
+
+def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Credentials of a gRPC server from PEM files; with `client_ca`, clients must present a certificate it signed.
+
+    Every new connection looks at the files' dates (three `stat`), and a change is in force from that connection on.
+    Connections that stand keep what they were made with. While key and certificate do not belong together, as
+    between two renames, the earlier pair stays in force. Raises SettingsError when the files are wrong now.
+    """
+
+    def read() -> Any:
+        pair = pem.key_pair("--tls-key", key, "--tls-cert", certificate)
+        authority = None if client_ca is None else pem.certificates("--client-ca", client_ca)
+        return grpc.ssl_server_certificate_configuration([pair], authority)
+
+    files = [certificate, key] if client_ca is None else [certificate, key, client_ca]
+    watched = Watched("certificates of this server", read, lambda: files)
+
+    def changed() -> Any:
+        return watched.value if watched.refresh() else None
+
+    return grpc.dynamic_ssl_server_credentials(watched.value, changed, client_ca is not None)

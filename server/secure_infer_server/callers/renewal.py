@@ -1,0 +1,129 @@
+"""Certificates of a directory renewed in place, NAME.pem and NAME.key; the old ones stay in `old/` until they expire.
+
+A certificate and its key are two files, which no file system replaces at once. Both are written beside the old ones first
+(`.new`), then renamed, the key before the certificate. A server that reads in between keeps what it had
+(`callers.credentials`), and a renewal that was cut off there is completed by the next.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from secure_infer.errors import SettingsError
+from secure_infer_server.callers.authority import (
+    Authority,
+    certificate_pem,
+    key_pem,
+    new_key,
+    read_certificates,
+    read_key,
+    write_new,
+)
+
+OLD = "old"
+
+
+def renew(directory: Path, authority: Authority, *, within: int | None, days: int | None, keep_key: bool) -> list[Path]:
+    """Renew every certificate that the CA signed; returns the paths of those renewed.
+
+    within: only those that expire in so many days. days: validity; None: as before. keep_key: sign the same key again. Without a
+    key in the directory, as after a request, the same key is signed again in any case.
+    """
+    _complete(directory)
+    _drop_expired(directory / OLD)
+    renewed = []
+    for path in sorted(directory.glob("*.pem")):
+        certificate = read_certificates(path)[0]
+        if path.name == "ca.pem" or not authority.signed(certificate):
+            continue
+        if within is not None and days_left(certificate) > within:
+            continue
+        _renew(path, certificate, authority, days, keep_key)
+        renewed.append(path)
+    return renewed
+
+
+def days_left(certificate: x509.Certificate) -> float:
+    """Days until it expires, negative afterwards."""
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left / datetime.timedelta(days=1)
+
+
+def _renew(path: Path, old: x509.Certificate, authority: Authority, days: int | None, keep_key: bool) -> None:
+    key_path = path.with_suffix(".key")
+    public = old.public_key()
+    if not isinstance(public, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
+        raise SettingsError(f"{path}: expected an EC or RSA key")
+    key = new_key() if key_path.exists() and not keep_key else None
+    renewed = authority.renew(old, public if key is None else key.public_key(), days)
+    kept = path.parent / OLD
+    kept.mkdir(mode=0o700, exist_ok=True)
+    stem = f"{path.stem}-{old.serial_number:x}"
+    _keep(path, kept / f"{stem}.pem")
+    if key is not None:
+        _keep(key_path, kept / f"{stem}.key")
+        write_new(_beside(key_path), key_pem(key))
+    # Written last: `_complete` takes a renewal to be meant once its certificate is there.
+    write_new(_beside(path), certificate_pem(renewed))
+    _put_in_place(path)
+
+
+def _put_in_place(path: Path) -> None:
+    key_path = path.with_suffix(".key")
+    for target in (key_path, path):
+        if _beside(target).exists():
+            _beside(target).replace(target)
+    _sync(path.parent)
+
+
+def _complete(directory: Path) -> None:
+    """Finish, or undo, what an earlier run left in between."""
+    for beside in sorted(directory.glob("*.pem.new")):
+        path = beside.with_suffix("")
+        key_path = path.with_suffix(".key")
+        key_file = _beside(key_path) if _beside(key_path).exists() else key_path
+        try:
+            public = read_certificates(beside)[0].public_key()
+            belongs = not key_file.exists() or read_key(key_file).public_key() == public
+        except SettingsError:
+            belongs = False  # cut off while it was written
+        if belongs:
+            _put_in_place(path)
+        else:
+            beside.unlink()
+    for beside in directory.glob("*.key.new"):
+        beside.unlink()
+
+
+def _drop_expired(kept: Path) -> None:
+    for path in kept.glob("*.pem"):
+        if days_left(read_certificates(path)[0]) < 0:
+            path.unlink()
+            path.with_suffix(".key").unlink(missing_ok=True)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """A copy that is there whole, or not at all."""
+    beside = _beside(kept)
+    beside.unlink(missing_ok=True)
+    write_new(beside, path.read_bytes())
+    beside.replace(kept)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _sync(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

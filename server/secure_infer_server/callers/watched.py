@@ -1,0 +1,81 @@
+"""Files that are read again when they change: what is wrong with a new one is logged once, and the old stays in force."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from secure_infer.errors import SecureInferError
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+INTERVAL = 1.0
+"""Seconds between two looks of a `Watcher`."""
+
+
+class Watched(Generic[Value]):
+    """What `read()` made of some files. `value` is replaced as a whole, so that readers need no lock."""
+
+    def __init__(self, what: str, read: Callable[[], Value], files: Callable[[], Iterable[Path]]) -> None:
+        """Reads at once; raises what `read` raises. `what` names the files in the log, `files` lists them now."""
+        self._what, self._read, self._files = what, read, files
+        self._lock = threading.Lock()
+        self._stamp = self._stamped()
+        self.value = read()
+
+    def refresh(self) -> bool:
+        """Read again if a file was changed, replaced, added or removed; True when there is a new value."""
+        with self._lock:
+            stamp = self._stamped()  # before reading: what changes while we read is seen the next time
+            if stamp == self._stamp:
+                return False
+            self._stamp = stamp
+            try:
+                self.value = self._read()
+            except SecureInferError as error:
+                log.error("%s: not taken over, the earlier one stays in force: %s", self._what, error.message)
+                return False
+            except Exception as error:  # a refusal nobody foresaw must not end the watching
+                log.error("%s: not taken over, the earlier one stays in force (%s)", self._what, type(error).__name__)
+                return False
+            log.info("%s: read again", self._what)
+            return True
+
+    def _stamped(self) -> Stamp:
+        return tuple(_stamp(path) for path in sorted(self._files()))
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), 0, 0, 0
+    return str(path), found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class Watcher:
+    """A thread that refreshes `Watched` files every `INTERVAL` seconds, so that no call waits for a file."""
+
+    def __init__(self, watched: Iterable[Watched[Any]], interval: float = INTERVAL) -> None:
+        self._watched, self._interval = tuple(watched), interval
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ending.wait(self._interval):
+            for watched in self._watched:
+                watched.refresh()
