@@ -1,0 +1,81 @@
+"""Takes up a log where it ended, also after a crash: what is torn is set aside and recorded, never dropped silently."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from secure_infer.errors import SettingsError
+from secure_infer_server.audit import chain, files
+from secure_infer_server.audit.chain import Chain
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """segment: number of the one to append to, 0 for a log that begins. log: its id, empty likewise. torn: what the log has to
+    say of each piece that was set aside."""
+
+    chain: Chain
+    segment: int
+    log: str
+    torn: list[dict[str, Any]]
+
+
+def resume(directory: Path) -> Resumed:
+    """Read the last segment to its end; bytes after the last whole entry go to a file of their own.
+
+    A crash tears the end only. Entries that end before the signed head are no crash: SettingsError. Raises OSError where the
+    directory cannot be written.
+    """
+    found = files.segments(directory)
+    head = files.read_head(directory)
+    torn: list[dict[str, Any]] = []
+    while found:
+        number, path = found.pop()
+        data = path.read_bytes()
+        where, end, log = _last_entry(data)
+        if head is not None and where.sequence < head["sequence"] and (end or not found):
+            raise _damaged(directory, f"whole entries end at {where.sequence}, its signed head at {head['sequence']}")
+        if data[end:]:
+            torn.append(_set_aside(path, data[end:], end))
+        if end:
+            return Resumed(where, number, log, torn)
+        path.unlink()  # its first line never became durable: the segment before it is the last
+    if head is not None:
+        raise _damaged(directory, f"there are no entries, its signed head says {head['sequence']}")
+    return Resumed(Chain(), 0, "", torn)
+
+
+def _last_entry(data: bytes) -> tuple[Chain, int, str]:
+    """(where the chain stands, bytes up to there, the log's id) of a segment, up to the first line that does not fit."""
+    where, end, log = Chain(), 0, ""
+    for line in BytesIO(data):
+        entry = chain.read(line[:-1]) if line.endswith(b"\n") else None
+        if entry is None or not entry.whole:
+            break
+        if end and (entry.sequence, entry.previous) != (where.sequence + 1, where.hash):
+            break
+        where, end, log = Chain(entry.sequence, entry.hash), end + len(line), entry.fields.get("log", log)
+    return where, end, log
+
+
+def _set_aside(path: Path, torn: bytes, end: int) -> dict[str, Any]:
+    """Move what follows `end` to a file named by its hash; returns what the log says of it."""
+    digest = hashlib.sha256(torn).hexdigest()
+    aside = path.with_name(f"torn-{digest[:16]}.bin")
+    files.replace(aside, torn)
+    with path.open("r+b") as file:
+        file.truncate(end)
+        os.fsync(file.fileno())
+    return {"file": aside.name, "segment": path.name, "bytes": len(torn), "sha256": digest}
+
+
+def _damaged(directory: Path, what: str) -> SettingsError:
+    return SettingsError(
+        f"audit log in {directory}: {what}. That is no crash; look with `secure-infer audit verify {directory}`, move the "
+        "directory aside, and start with an empty one"
+    )

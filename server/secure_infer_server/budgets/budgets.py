@@ -1,0 +1,158 @@
+"""Counts what callers ask of models, and answers identical requests with what was answered before.
+
+A server that evaluates under encryption sees ciphertexts only: it can count queries, and it can flood answers more coarsely.
+It cannot round them nor say the label alone; that takes evaluation between two parties (`secure_infer.mpc`). Rounding by the
+client defends nothing: whoever decrypts sees what was there before.
+
+    charge = budgets.charge("hospital-a", model_digest, 1, request_id, fingerprint(...))   # or `await budgets.acharge(...)`
+    if charge.stored is None:
+        charge.keep(answer)     # evaluated and answered
+        charge.give_back()      # or: nothing was evaluated, as for a key that is not held
+
+A request without an id, and a batch, which is too large to keep, are charged each time. So is a request that comes again
+while the first is being evaluated: either answer is paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import time
+
+from secure_infer.errors import InternalFault
+from secure_infer_server.budgets.answers import Answers, File, Memory, Name
+from secure_infer_server.budgets.leases import Leases
+from secure_infer_server.budgets.ledger import Key, Ledger, Used
+from secure_infer_server.budgets.settings import Allowance, BudgetSettings
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    identity: str
+    model: bytes
+    records: int
+    id: bytes
+    content: bytes
+
+    @property
+    def key(self) -> Key:
+        return (self.identity, self.model)
+
+    @property
+    def name(self) -> Name:
+        return (self.identity, self.id)
+
+
+class Charge:
+    """One request that was let through. stored: the answer given before, and nothing was charged; else None.
+
+    records: charged.
+    """
+
+    __slots__ = ("_answers", "_day", "_leases", "_lock", "_request", "records", "stored")
+
+    def __init__(
+        self,
+        leases: Leases,
+        answers: Answers,
+        request: _Request,
+        records: int,
+        day: int,
+        stored: bytes | None = None,
+    ) -> None:
+        self._leases, self._answers, self._request = leases, answers, request
+        self.records, self._day, self.stored = records, day, stored
+        self._lock = threading.Lock()
+
+    def keep(self, answer: bytes) -> None:
+        """What was answered, for identical requests."""
+        if self._request.id and self.stored is None:
+            self._answers.keep(self._request.name, self._request.content, answer)
+
+    def give_back(self) -> None:
+        """Nothing was evaluated and nothing learned: the records are not counted. Once; again does nothing."""
+        with self._lock:
+            records, self.records = self.records, 0
+        if records:
+            self._leases.give_back(self._request.key, records, self._day)
+
+
+class Budgets:
+    """Safe to share between threads and tasks. See the module's docstring."""
+
+    def __init__(self, settings: BudgetSettings, clock: Callable[[], float] = time) -> None:
+        """clock: seconds since 1970. Raises SettingsError where a file cannot be opened."""
+        self._settings = settings
+        self._names: dict[bytes, str] = {}
+        self._ledger = Ledger(settings.path)
+        self._leases = Leases(self._ledger, settings.block, settings.idle, clock)
+        shelves: list[Memory | File] = [Memory(settings.answer_bytes, settings.answer_seconds, clock)]
+        if settings.answer_file is not None:
+            shelves.append(File(settings.answer_file, settings.answer_file_bytes, settings.answer_seconds, clock))
+        self._answers = Answers(*shelves, clock=clock)
+
+    def serve(self, name: str, model_digest: bytes) -> None:
+        """Models of that digest have the allowance of that name; others have the one that holds for all.
+
+        A new version of a model has a digest and so a count of its own.
+        """
+        self._names[model_digest] = name
+
+    def allowance(self, model_digest: bytes) -> Allowance:
+        return self._settings.of(self._names.get(model_digest, ""))
+
+    def charge(
+        self, identity: str, model_digest: bytes, records: int, request_id: bytes = b"", content: bytes = b""
+    ) -> Charge:
+        """Count `records`, of plan capacity; about once a block this waits for one transaction of the ledger.
+
+        content: the request's `fingerprint`, with a request id.
+        Raises BudgetExhausted, BudgetUnavailable, or RequestIdReused for an id that was used for another request.
+        """
+        request = _Request(identity, model_digest, records, request_id, content)
+        day = self._leases.day  # before: what is given back of a request at midnight is not of the new day
+        charge = self._charge_now(request, day)
+        if charge is None:
+            self._leases.lease_and_take(request.key, self.allowance(model_digest), records)
+            charge = Charge(self._leases, self._answers, request, records, day)
+        return charge
+
+    async def acharge(
+        self, identity: str, model_digest: bytes, records: int, request_id: bytes = b"", content: bytes = b""
+    ) -> Charge:
+        """As `charge`, for an event loop: the transaction is waited for in a thread."""
+        request = _Request(identity, model_digest, records, request_id, content)
+        day = self._leases.day
+        charge = self._charge_now(request, day)
+        if charge is None:
+            allowance = self.allowance(model_digest)
+            await asyncio.to_thread(self._leases.lease_and_take, request.key, allowance, records)
+            charge = Charge(self._leases, self._answers, request, records, day)
+        return charge
+
+    def _charge_now(self, request: _Request, day: int) -> Charge | None:
+        """None where records have to be leased first."""
+        if request.records < 1:
+            raise InternalFault(f"budgets: expected to charge at least one record, got {request.records}")
+        if request.id:
+            stored = self._answers.find(request.name, request.content)
+            if stored is not None:
+                return Charge(self._leases, self._answers, request, 0, day, stored)
+        allowance = self.allowance(request.model)
+        if allowance.unlimited:
+            return Charge(self._leases, self._answers, request, 0, day)
+        if not self._leases.take(request.key, allowance, request.records):
+            return None
+        return Charge(self._leases, self._answers, request, request.records, day)
+
+    def used(self, identity: str, model_digest: bytes) -> Used:
+        """What was debited, ever and today, leases that are not spent yet among it; reads the ledger."""
+        return self._ledger.used((identity, model_digest), self._leases.day)
+
+    def close(self) -> None:
+        """Return what was leased and not spent."""
+        self._leases.close()
+        self._answers.close()
+        self._ledger.close()

@@ -1,0 +1,203 @@
+"""Records leased from the ledger and spent in memory: counting a query takes microseconds, and a debit is always durable first.
+
+    ledger: 1000 of 1000 left     lease 62 (a sixteenth)     ledger: 938 left, written     memory: 62, 61, 60, ...
+    half of it spent              a thread leases on         ledger: 880 left              memory: 31 + 58
+
+Near the end leases shrink to what a request needs, so that processes which share a ledger do not starve one another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+from time import monotonic, time
+
+from secure_infer.errors import BudgetExhausted, BudgetUnavailable, InternalFault
+from secure_infer_server.budgets.ledger import Grant, Key, Ledger
+from secure_infer_server.budgets.settings import Allowance
+
+DAY = 86400
+REFUSAL_SECONDS = 1.0
+"""After the ledger had too little, the same is refused from memory: a caller that keeps asking costs no transactions."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    """left: records. day: whose allowance they are of. mark: below it, more are leased. used: when, on the monotonic clock.
+    short: what the ledger had left when it last refused; until: how long that counts."""
+
+    day: int
+    left: int = 0
+    mark: int = 0
+    used: float = 0.0
+    renewing: bool = False
+    short: Grant | None = None
+    until: float = 0.0
+
+
+class Leases:
+    """Safe to share between threads. They belong to the process that made them: a fork would spend them twice."""
+
+    def __init__(self, ledger: Ledger, block: int, idle: float, clock: Callable[[], float] = time) -> None:
+        """clock: seconds since 1970, which say the day."""
+        self._ledger, self._block, self._idle, self._clock = ledger, block, idle, clock
+        self._leases: dict[Key, _Lease] = {}
+        self._lock = threading.Lock()
+        self._day = 0
+        self._closed = False
+        self._process = os.getpid()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="budgets", daemon=True)
+        self._thread.start()
+
+    def take(self, key: Key, allowance: Allowance, records: int) -> bool:
+        """Spend from memory; False when that takes a lease first. Raises BudgetExhausted where that is known already."""
+        if os.getpid() != self._process:
+            raise InternalFault("budgets were used in a fork of the process that made them")
+        day, now = int(self._clock() // DAY), monotonic()
+        with self._lock:
+            if self._closed:
+                raise BudgetUnavailable("budgets are closed: the server is stopping")
+            lease = self._current(key, day)
+            lease.used = now
+            if records > lease.left:
+                short = lease.short
+                if short is not None and now < lease.until and records > lease.left + short.left:
+                    raise _exhausted(allowance, records, short, lease.day)
+                return False
+            lease.left -= records
+            if lease.left < lease.mark and not lease.renewing:
+                lease.renewing = True
+                self._jobs.put(partial(self._renew, key, allowance))
+        return True
+
+    def lease_and_take(self, key: Key, allowance: Allowance, records: int) -> None:
+        """Spend, leasing what is missing in one transaction. Raises BudgetExhausted or BudgetUnavailable."""
+        while not self.take(key, allowance, records):
+            with self._lock:
+                lease = self._current(key, int(self._clock() // DAY))
+                day, missing = lease.day, records - lease.left
+            if missing > 0 and not self._lease(key, allowance, missing, day):
+                with self._lock:
+                    lease = self._current(key, day)
+                    short = lease.short
+                    # Another thread's lease may have arrived meanwhile.
+                    if short is not None and records > lease.left + short.left:
+                        raise _exhausted(allowance, records, short, lease.day)
+
+    def give_back(self, key: Key, records: int, day: int) -> None:
+        """Return records of that day that were taken and not used."""
+        with self._lock:
+            lease = self._leases.get(key)
+            if lease is not None and lease.day == day:
+                lease.left += records
+                return
+        self._jobs.put(partial(self._ledger.give_back, key, records, day))
+
+    @property
+    def day(self) -> int:
+        """The day that records taken now are of."""
+        return max(self._day, int(self._clock() // DAY))
+
+    def close(self) -> None:
+        """Return what is not spent; whoever takes afterwards gets BudgetUnavailable."""
+        self._closed = True
+        self._return_idle(float("inf"))
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _current(self, key: Key, day: int) -> _Lease:
+        """The lease of today, under the lock; what was left of another day goes back to the total."""
+        self._day = day = max(self._day, day)  # a clock that is set back brings no second allowance
+        lease = self._leases.get(key)
+        if lease is None or lease.day != day:
+            if lease is not None and lease.left:
+                self._jobs.put(partial(self._ledger.give_back, key, lease.left, lease.day))
+            lease = self._leases[key] = _Lease(day)
+        return lease
+
+    def _lease(self, key: Key, allowance: Allowance, least: int, day: int) -> bool:
+        grant = self._ledger.lease(key, allowance, least, max(least, self._block), day)
+        with self._lock:
+            lease = self._current(key, day)
+            lease.renewing = False
+            if not grant.records:
+                lease.short, lease.until, lease.mark = grant, monotonic() + REFUSAL_SECONDS, 0
+            elif lease.day != day:  # midnight passed between
+                self._jobs.put(partial(self._ledger.give_back, key, grant.records, day))
+            else:
+                lease.left += grant.records
+                lease.mark, lease.short = grant.records // 2, None
+        return bool(grant.records)
+
+    def _renew(self, key: Key, allowance: Allowance) -> None:
+        with self._lock:
+            day = self._day
+        try:
+            self._lease(key, allowance, 1, day)
+        finally:
+            with self._lock:
+                self._current(key, day).renewing = False
+
+    def _return_idle(self, since: float) -> None:
+        """Give leases back that were last used before `since`."""
+        with self._lock:
+            idle = [(key, lease) for key, lease in self._leases.items() if lease.used < since]
+            for key, _ in idle:
+                del self._leases[key]  # first here, then in the ledger: never spent after it was returned
+        for key, lease in idle:
+            if lease.left:
+                self._jobs.put(partial(self._ledger.give_back, key, lease.left, lease.day))
+
+    def _work(self) -> None:
+        swept, forgotten = monotonic(), 0
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._idle / 2)
+                if job is None:
+                    return
+                _attempt(job)
+            except Empty:
+                pass
+            if monotonic() - swept > self._idle / 2:
+                swept = monotonic()
+                self._return_idle(swept - self._idle)
+            if forgotten != self.day:
+                forgotten = self.day
+                _attempt(partial(self._ledger.forget_before, forgotten - 1))
+
+
+def _attempt(job: Callable[[], None]) -> None:
+    """A renewal that fails is tried again by whoever needs it; what could not be returned stays debited."""
+    with suppress(BudgetUnavailable):
+        job()
+
+
+def _exhausted(allowance: Allowance, records: int, left: Grant, day: int) -> BudgetExhausted:
+    if records > allowance.largest:
+        return BudgetExhausted(
+            f"budget: a request of {records} records exceeds the allowance of {allowance.largest} for this model, and will "
+            "never be taken; send smaller ones. A batch counts with every place of its plan",
+            records=records,
+            renews="never",
+        )
+    if left.total <= left.daily:
+        return BudgetExhausted(
+            f"budget: {records} records asked; the allowance of {allowance.total} for this model does not cover them any "
+            "more, and does not renew; ask the operator",
+            records=records,
+            renews="never",
+        )
+    renews = datetime.fromtimestamp(DAY * (day + 1), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return BudgetExhausted(
+        f"budget: {records} records asked; today's allowance of {allowance.daily} for this model does not cover them; "
+        f"it renews at {renews}",
+        records=records,
+        renews=renews,
+    )
