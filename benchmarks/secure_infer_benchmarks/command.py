@@ -13,7 +13,7 @@ from typing import Any
 
 from secure_infer import models
 from secure_infer.heads import Head
-from secure_infer_benchmarks import batches, deidentification, engine
+from secure_infer_benchmarks import batches, deidentification, engine, sharing, sharing_table
 from secure_infer_benchmarks import peers as others
 from secure_infer_benchmarks.linear import Settings, measure, unit_norm_head
 
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
         choices=SUITES,
         default="linear",
         help="linear: queries through a server, beside plaintext; engine: every plan by itself; batch: many records; "
-        "peers: other software on the same heads; deidentify: what is removed",
+        "peers: other software on the same heads; mpc: two parties, beside stock CrypTen; deidentify: what is removed",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON there")
@@ -75,7 +75,20 @@ def peers(quick: bool) -> tuple[dict[str, Any], str]:
     return report, others.table(report)
 
 
-SUITES = {"linear": linear, "engine": encrypted, "batch": batch, "peers": peers, "deidentify": deidentify}
+def mpc(quick: bool) -> tuple[dict[str, Any], str]:
+    """Secret sharing between two parties, end to end: the report and its table."""
+    report = {"machine": machine()} | sharing.report(quick)
+    return report, sharing_table.table(report)
+
+
+SUITES = {
+    "linear": linear,
+    "engine": encrypted,
+    "batch": batch,
+    "peers": peers,
+    "mpc": mpc,
+    "deidentify": deidentify,
+}
 
 
 def machine() -> dict[str, Any]:

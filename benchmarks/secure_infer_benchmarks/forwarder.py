@@ -1,14 +1,14 @@
 """A link with a delay: a TCP forwarder on loopback that hands every byte on after a fixed time, in a process of its own.
 
     python -m secure_infer_benchmarks.forwarder 127.0.0.1:7000 --round-trip-ms 20 --megabits 100
-    python -m secure_infer_benchmarks.forwarder --measure
 
 Bytes leave one after another at the link's rate and arrive half a round trip later, each way by itself:
 
     free = max(free, now) + bytes / rate;  arrives = free + round trip / 2
 
-Not emulated: a connection's set-up (one round trip more on a real link), loss, and the congestion window, by which a new
-connection's first messages beyond about 14 kB take further round trips. Figures through it are those of a warm link.
+`forwarder_precision` measures how exact that is. Not emulated: a connection's set-up (one round trip more on a real link),
+loss, and the congestion window, by which a new connection's first messages beyond about 14 kB take further round trips.
+Figures through it are those of a warm link.
 """
 
 from __future__ import annotations
@@ -18,16 +18,12 @@ import asyncio
 import json
 import os
 import selectors
-import socket
-import statistics
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from threading import Thread
-from time import perf_counter, sleep
-from typing import Any
 
 from secure_infer import address
 
@@ -161,7 +157,8 @@ class _Side(asyncio.Protocol):
     def finish(self) -> None:
         """The end of one way; after the second the connection is closed."""
         self._finished = True
-        self.transport.write_eof()
+        with suppress(OSError):  # its other end may have gone already
+            self.transport.write_eof()
         if self.partner._finished:
             self.transport.close()
             self.partner.transport.close()
@@ -208,90 +205,17 @@ async def _serve(target: tuple[str, int], delay: float, rate: float) -> None:
     await closed.wait()
 
 
-def measure(round_trip_ms: float = 20.0, repeats: int = 200, megabytes: int = 128) -> dict[str, Any]:
-    """What forwarding itself costs here, and how exact it is.
-
-    overhead_ms: one way without a delay, beyond a direct connection. late_ms: one way with the delay asked for, beyond that
-    delay and a direct connection whose receiver has slept as long. Each by median, 5% and 95% quantiles of `repeats`
-    messages of 64 bytes each way. megabits: Mbit/s of `megabytes` sent one way, without and with the delay.
-    """
-    delay = round_trip_ms / 2e3
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = f"127.0.0.1:{listener.getsockname()[1]}"
-        direct, after_sleep = (statistics.median(_one_way(target, listener, repeats, idle)) for idle in (0.0, delay))
-        with Forwarder(target) as plain, Forwarder(target, round_trip_ms) as delayed:
-            overhead = [1e3 * (t - direct) for t in _one_way(plain.address, listener, repeats)]
-            late = [1e3 * (t - delay - after_sleep) for t in _one_way(delayed.address, listener, repeats)]
-            rates = [_megabits(one.address, listener, megabytes) for one in (plain, delayed)]
-    return {
-        "round_trip_ms": round_trip_ms,
-        "overhead_ms": _quantiles(overhead),
-        "late_ms": _quantiles(late),
-        "megabits": {"without_delay": rates[0], "with_delay": rates[1]},
-    }
-
-
-def _quantiles(values: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(values, n=20)
-    return {"median": statistics.median(values), "quantile_05": cuts[0], "quantile_95": cuts[-1]}
-
-
-def _connected(to: str, listener: socket.socket) -> tuple[socket.socket, socket.socket]:
-    """Both ends of a connection to the listener."""
-    near = socket.create_connection(address.parse(to, "address"))
-    far, _ = listener.accept()
-    for end in (near, far):
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return near, far
-
-
-def _one_way(to: str, listener: socket.socket, repeats: int, idle: float = 0.0) -> list[float]:
-    """Seconds from sending to arrival, in turn each way; `idle` seconds pass before each message is sent."""
-    near, far = _connected(to, listener)
-    seconds: list[float] = []
-
-    def send(source: socket.socket) -> None:
-        sleep(idle)
-        seconds.append(-perf_counter())
-        source.sendall(bytes(64))
-
-    with near, far:
-        for source, sink in ((near, far), (far, near)) * repeats:
-            sending = Thread(target=send, args=(source,))
-            sending.start() if idle else sending.run()
-            sink.recv(64, socket.MSG_WAITALL)
-            seconds[-1] += perf_counter()
-    return seconds
-
-
-def _megabits(to: str, listener: socket.socket, megabytes: int) -> float:
-    near, far = _connected(to, listener)
-    with near, far:
-        started = perf_counter()
-        sending = Thread(target=near.sendall, args=(bytes(megabytes * 10**6),))
-        sending.start()
-        left = megabytes * 10**6
-        while left:
-            left -= len(far.recv(min(left, 1 << 18)))
-        sending.join()
-        return 8 * megabytes / (perf_counter() - started)
-
-
 def main() -> int:
-    """Forward connections to HOST:PORT until standard input closes, or measure what forwarding costs."""
+    """Forward connections to HOST:PORT until standard input closes."""
     parser = argparse.ArgumentParser(f"python -m {MODULE}", description=main.__doc__)
-    parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="where connections are forwarded to")
+    parser.add_argument("target", metavar="HOST:PORT", help="where connections are forwarded to")
     parser.add_argument("--round-trip-ms", type=float, default=0.0, metavar="MS", help="half of it is added each way")
     parser.add_argument(
         "--megabits", type=float, default=float("inf"), metavar="MBIT/S", help="each way and connection"
     )
-    parser.add_argument("--measure", action="store_true", help="print overhead and precision as JSON")
     options = parser.parse_args()
-    if options.measure:
-        sys.stdout.write(json.dumps(measure(options.round_trip_ms or 20.0), indent=1) + "\n")
-        return 0
-    if options.target is None or not options.round_trip_ms >= 0 or not options.megabits > 0:
-        parser.error("HOST:PORT, a round trip of at least 0 and a rate above 0 are needed")
+    if not options.round_trip_ms >= 0 or not options.megabits > 0:
+        parser.error("a round trip of at least 0 and a rate above 0 are needed")
     # Only select() takes its timeout in microseconds; epoll's whole milliseconds would be added to every delay.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         runner.run(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from secure_infer import models
-from secure_infer.heads import Head, Layer, Linear, Polynomial, Square
+from secure_infer.heads import Head, Layer, Linear, Polynomial, ReLU, Square
 from secure_infer_benchmarks.linear import inputs, unit_norm_head
 
 Row = dict[str, Any]
@@ -111,10 +111,19 @@ class Workload:
 
     def save(self, path: Path) -> None:
         """The file that peers read."""
-        arrays: dict[str, Any] = {}
-        for i, (weight, bias) in enumerate(squared(self.head.layers), start=1):
+        pairs, activation = dense(self.head.layers)
+        arrays: dict[str, Any] = {"activation": activation}
+        for i, (weight, bias) in enumerate(pairs, start=1):
             arrays |= {f"W{i}": weight, f"b{i}": bias}
         np.savez(path, rows=self.rows, logits=self.head.evaluate(self.rows), **arrays)
+
+
+def dense(layers: Sequence[Layer]) -> tuple[list[tuple[Floats, Floats]], str]:
+    """(weight, bias) of each linear layer, and what is between them: "relu", or "square" as `squared` makes it."""
+    match layers:
+        case [Linear() as first, ReLU(), Linear() as last]:
+            return [(first.weight, first.bias), (last.weight, last.bias)], "relu"
+    return squared(layers), "square"
 
 
 def squared(layers: Sequence[Layer]) -> list[tuple[Floats, Floats]]:
@@ -137,12 +146,17 @@ def squared(layers: Sequence[Layer]) -> list[tuple[Floats, Floats]]:
 
 
 def square_head(features: int, hidden: int, outputs: int) -> Head:
-    """A synthetic head with one squared hidden layer, weights N(0, 1)/sqrt(fan-in), biases N(0, 0.1²)."""
+    """A synthetic head with one squared hidden layer, as `hidden_head` makes it."""
+    return hidden_head(features, hidden, outputs, Square())
+
+
+def hidden_head(features: int, hidden: int, outputs: int, activation: Layer) -> Head:
+    """A synthetic head with one hidden layer, weights N(0, 1)/sqrt(fan-in), biases N(0, 0.1²)."""
     rng = np.random.default_rng(0)
     first = Linear(rng.normal(size=(hidden, features)) / np.sqrt(features), rng.normal(size=hidden) / 10)
     last = Linear(rng.normal(size=(outputs, hidden)) / np.sqrt(hidden), rng.normal(size=outputs) / 10)
     labels = [f"class {k}" for k in range(outputs)]
-    return Head([first, Square(), last], labels=labels, input_bound=1.0, input_norm=1.0)
+    return Head([first, activation, last], labels=labels, input_bound=1.0, input_norm=1.0)
 
 
 def workloads(quick: bool) -> list[Workload]:

@@ -40,8 +40,8 @@ from secure_infer_client.choice import LONGEST, MAX_OFFERS, Batch, Offer, Offere
 from secure_infer_client.costs import Costs
 from secure_infer_client.keyring import KeyRing
 from secure_infer_client.keys import SecretKey
+from secure_infer_client.uploads import upload_key
 
-CHUNK = 1 << 20
 BUSY_PAUSE = 0.1  # seconds, about, until a busy server is asked again to take a key or a batch
 PATIENCE = 4.0  # a batch may take so many times its estimate, beside the timeout of every call
 
@@ -342,13 +342,9 @@ class Session:
             size=len(upload.data),
         )
 
-        def chunks() -> Iterator[keys_pb2.UploadKeysRequest]:
-            for start in range(0, len(upload.data), CHUNK):
-                chunk = upload.data[start : start + CHUNK]
-                yield keys_pb2.UploadKeysRequest(header=None if start else header, chunk=chunk)
-
-        self._patiently(lambda: self._keys.UploadKeys(chunks(), timeout=self._timeout), self._timeout)
-        costs.key_bytes += len(upload.data)
+        costs.key_bytes += self._patiently(
+            lambda: upload_key(self._keys, header, upload.data, self._target, self._timeout), self._timeout
+        )
         self._secrets.uploaded.add((plan.digest, upload.digest))
 
     def plaintext(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

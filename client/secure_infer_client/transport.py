@@ -51,7 +51,7 @@ def channel(
         ("grpc.max_send_message_length", _LIMIT),
         # A server that comes back is found again within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.max_reconnect_backoff_ms", 1000),
         # Whoever waits for a stream of answers reads it, without a thread between.
         (experimental.ChannelOptions.SingleThreadedUnaryStream, 1),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asecure_infer/v1/keys.proto\x12\x0fsecure_infer.v1\"N\n\x11UploadKeysRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.secure_infer.v1.KeyHeader\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"Q\n\tKeyHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\x0c\x12\x12\n\nkey_digest\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\"(\n\x12UploadKeysResponse\x12\x12\n\nkey_digest\x18\x01 \x01(\x0c\x32\x65\n\nKeyService\x12W\n\nUploadKeys\x12\".secure_infer.v1.UploadKeysRequest\x1a#.secure_infer.v1.UploadKeysResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asecure_infer/v1/keys.proto\x12\x0fsecure_infer.v1\"N\n\x11UploadKeysRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.secure_infer.v1.KeyHeader\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"a\n\tKeyHeader\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\x0c\x12\x12\n\nkey_digest\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"(\n\x12UploadKeysResponse\x12\x12\n\nkey_digest\x18\x01 \x01(\x0c\">\n\x10GetUploadRequest\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.secure_infer.v1.KeyReference\"3\n\x11GetUploadResponse\x12\x0c\n\x04held\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"7\n\x0cKeyReference\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x12\n\nkey_digest\x18\x02 \x01(\x0c\"\x11\n\x0fListKeysRequest\":\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.secure_infer.v1.HeldKey\"q\n\x07HeldKey\x12*\n\x03key\x18\x01 \x01(\x0b\x32\x1d.secure_infer.v1.KeyReference\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x0c\n\x04used\x18\x05 \x01(\x03\"M\n\x11\x44\x65leteKeysRequest\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.secure_infer.v1.KeyReference\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"%\n\x12\x44\x65leteKeysResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\r2\xe1\x02\n\nKeyService\x12W\n\nUploadKeys\x12\".secure_infer.v1.UploadKeysRequest\x1a#.secure_infer.v1.UploadKeysResponse(\x01\x12R\n\tGetUpload\x12!.secure_infer.v1.GetUploadRequest\x1a\".secure_infer.v1.GetUploadResponse\x12O\n\x08ListKeys\x12 .secure_infer.v1.ListKeysRequest\x1a!.secure_infer.v1.ListKeysResponse\x12U\n\nDeleteKeys\x12\".secure_infer.v1.DeleteKeysRequest\x1a#.secure_infer.v1.DeleteKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADKEYSREQUEST']._serialized_start=47
   _globals['_UPLOADKEYSREQUEST']._serialized_end=125
   _globals['_KEYHEADER']._serialized_start=127
-  _globals['_KEYHEADER']._serialized_end=208
-  _globals['_UPLOADKEYSRESPONSE']._serialized_start=210
-  _globals['_UPLOADKEYSRESPONSE']._serialized_end=250
-  _globals['_KEYSERVICE']._serialized_start=252
-  _globals['_KEYSERVICE']._serialized_end=353
+  _globals['_KEYHEADER']._serialized_end=224
+  _globals['_UPLOADKEYSRESPONSE']._serialized_start=226
+  _globals['_UPLOADKEYSRESPONSE']._serialized_end=266
+  _globals['_GETUPLOADREQUEST']._serialized_start=268
+  _globals['_GETUPLOADREQUEST']._serialized_end=330
+  _globals['_GETUPLOADRESPONSE']._serialized_start=332
+  _globals['_GETUPLOADRESPONSE']._serialized_end=383
+  _globals['_KEYREFERENCE']._serialized_start=385
+  _globals['_KEYREFERENCE']._serialized_end=440
+  _globals['_LISTKEYSREQUEST']._serialized_start=442
+  _globals['_LISTKEYSREQUEST']._serialized_end=459
+  _globals['_LISTKEYSRESPONSE']._serialized_start=461
+  _globals['_LISTKEYSRESPONSE']._serialized_end=519
+  _globals['_HELDKEY']._serialized_start=521
+  _globals['_HELDKEY']._serialized_end=634
+  _globals['_DELETEKEYSREQUEST']._serialized_start=636
+  _globals['_DELETEKEYSREQUEST']._serialized_end=713
+  _globals['_DELETEKEYSRESPONSE']._serialized_start=715
+  _globals['_DELETEKEYSRESPONSE']._serialized_end=752
+  _globals['_KEYSERVICE']._serialized_start=755
+  _globals['_KEYSERVICE']._serialized_end=1108
 # @@protoc_insertion_point(module_scope)

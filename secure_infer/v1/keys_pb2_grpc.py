@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Public keys, content-addressed. A secret key never travels.
+    """Public keys, content-addressed. A secret key never travels. A key belongs to the identity that uploaded it: to any other
+    it is as if it were not there, also where both have the same bytes.
     """
 
     def __init__(self, channel):
@@ -40,14 +41,51 @@ class KeyServiceStub:
                 request_serializer=secure__infer_dot_v1_dot_keys__pb2.UploadKeysRequest.SerializeToString,
                 response_deserializer=secure__infer_dot_v1_dot_keys__pb2.UploadKeysResponse.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/secure_infer.v1.KeyService/GetUpload',
+                request_serializer=secure__infer_dot_v1_dot_keys__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=secure__infer_dot_v1_dot_keys__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
+        self.ListKeys = channel.unary_unary(
+                '/secure_infer.v1.KeyService/ListKeys',
+                request_serializer=secure__infer_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=secure__infer_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
+        self.DeleteKeys = channel.unary_unary(
+                '/secure_infer.v1.KeyService/DeleteKeys',
+                request_serializer=secure__infer_dot_v1_dot_keys__pb2.DeleteKeysRequest.SerializeToString,
+                response_deserializer=secure__infer_dot_v1_dot_keys__pb2.DeleteKeysResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
-    """Public keys, content-addressed. A secret key never travels.
+    """Public keys, content-addressed. A secret key never travels. A key belongs to the identity that uploaded it: to any other
+    it is as if it were not there, also where both have the same bytes.
     """
 
     def UploadKeys(self, request_iterator, context):
-        """Uploads one public key in chunks of at most 1 MiB; idempotent.
+        """Uploads one public key in chunks of at most 1 MiB; idempotent. An upload that broke may go on: see GetUpload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """Tells how much of a key is held, so that the rest alone has to be sent. Starts nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeys(self, request, context):
+        """Lists the caller's keys, the least recently used first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteKeys(self, request, context):
+        """Deletes keys of the caller, and uploads of them under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +99,21 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=secure__infer_dot_v1_dot_keys__pb2.UploadKeysRequest.FromString,
                     response_serializer=secure__infer_dot_v1_dot_keys__pb2.UploadKeysResponse.SerializeToString,
             ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=secure__infer_dot_v1_dot_keys__pb2.GetUploadRequest.FromString,
+                    response_serializer=secure__infer_dot_v1_dot_keys__pb2.GetUploadResponse.SerializeToString,
+            ),
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=secure__infer_dot_v1_dot_keys__pb2.ListKeysRequest.FromString,
+                    response_serializer=secure__infer_dot_v1_dot_keys__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'DeleteKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteKeys,
+                    request_deserializer=secure__infer_dot_v1_dot_keys__pb2.DeleteKeysRequest.FromString,
+                    response_serializer=secure__infer_dot_v1_dot_keys__pb2.DeleteKeysResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'secure_infer.v1.KeyService', rpc_method_handlers)
@@ -70,7 +123,8 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Public keys, content-addressed. A secret key never travels.
+    """Public keys, content-addressed. A secret key never travels. A key belongs to the identity that uploaded it: to any other
+    it is as if it were not there, also where both have the same bytes.
     """
 
     @staticmethod
@@ -90,6 +144,87 @@ class KeyService:
             '/secure_infer.v1.KeyService/UploadKeys',
             secure__infer_dot_v1_dot_keys__pb2.UploadKeysRequest.SerializeToString,
             secure__infer_dot_v1_dot_keys__pb2.UploadKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_infer.v1.KeyService/GetUpload',
+            secure__infer_dot_v1_dot_keys__pb2.GetUploadRequest.SerializeToString,
+            secure__infer_dot_v1_dot_keys__pb2.GetUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_infer.v1.KeyService/ListKeys',
+            secure__infer_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
+            secure__infer_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_infer.v1.KeyService/DeleteKeys',
+            secure__infer_dot_v1_dot_keys__pb2.DeleteKeysRequest.SerializeToString,
+            secure__infer_dot_v1_dot_keys__pb2.DeleteKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

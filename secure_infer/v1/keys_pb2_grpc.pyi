@@ -27,25 +27,43 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Public keys, content-addressed. A secret key never travels."""
+    """Public keys, content-addressed. A secret key never travels. A key belongs to the identity that uploaded it: to any other
+    it is as if it were not there, also where both have the same bytes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     UploadKeys: _grpc.StreamUnaryMultiCallable[_keys_pb2.UploadKeysRequest, _keys_pb2.UploadKeysResponse]
-    """Uploads one public key in chunks of at most 1 MiB; idempotent."""
+    """Uploads one public key in chunks of at most 1 MiB; idempotent. An upload that broke may go on: see GetUpload."""
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetUploadRequest, _keys_pb2.GetUploadResponse]
+    """Tells how much of a key is held, so that the rest alone has to be sent. Starts nothing."""
+    ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
+    """Lists the caller's keys, the least recently used first."""
+    DeleteKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeysRequest, _keys_pb2.DeleteKeysResponse]
+    """Deletes keys of the caller, and uploads of them under way."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
-    """Public keys, content-addressed. A secret key never travels."""
+    """Public keys, content-addressed. A secret key never travels. A key belongs to the identity that uploaded it: to any other
+    it is as if it were not there, also where both have the same bytes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadKeys: _aio.StreamUnaryMultiCallable[_keys_pb2.UploadKeysRequest, _keys_pb2.UploadKeysResponse]  # type: ignore[assignment]
-    """Uploads one public key in chunks of at most 1 MiB; idempotent."""
+    """Uploads one public key in chunks of at most 1 MiB; idempotent. An upload that broke may go on: see GetUpload."""
+    GetUpload: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetUploadRequest, _keys_pb2.GetUploadResponse]  # type: ignore[assignment]
+    """Tells how much of a key is held, so that the rest alone has to be sent. Starts nothing."""
+    ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
+    """Lists the caller's keys, the least recently used first."""
+    DeleteKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeysRequest, _keys_pb2.DeleteKeysResponse]  # type: ignore[assignment]
+    """Deletes keys of the caller, and uploads of them under way."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Public keys, content-addressed. A secret key never travels."""
+    """Public keys, content-addressed. A secret key never travels. A key belongs to the identity that uploaded it: to any other
+    it is as if it were not there, also where both have the same bytes.
+    """
 
     @_abc_1.abstractmethod
     def UploadKeys(
@@ -53,6 +71,30 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_keys_pb2.UploadKeysRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.UploadKeysResponse, _abc.Awaitable[_keys_pb2.UploadKeysResponse]]:
-        """Uploads one public key in chunks of at most 1 MiB; idempotent."""
+        """Uploads one public key in chunks of at most 1 MiB; idempotent. An upload that broke may go on: see GetUpload."""
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _keys_pb2.GetUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.GetUploadResponse, _abc.Awaitable[_keys_pb2.GetUploadResponse]]:
+        """Tells how much of a key is held, so that the rest alone has to be sent. Starts nothing."""
+
+    @_abc_1.abstractmethod
+    def ListKeys(
+        self,
+        request: _keys_pb2.ListKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
+        """Lists the caller's keys, the least recently used first."""
+
+    @_abc_1.abstractmethod
+    def DeleteKeys(
+        self,
+        request: _keys_pb2.DeleteKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.DeleteKeysResponse, _abc.Awaitable[_keys_pb2.DeleteKeysResponse]]:
+        """Deletes keys of the caller, and uploads of them under way."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ from secure_infer.heads import Head, InputContract, Linear
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc
 from secure_infer_client import transport
 from secure_infer_client.keys import SecretKey
-from secure_infer_client.session import CHUNK
+from secure_infer_client.uploads import CHUNK
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane, load_query
 from secure_infer_server.keystore import KeyStore

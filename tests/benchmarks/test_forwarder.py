@@ -15,7 +15,8 @@ from time import perf_counter
 import pytest
 
 from secure_infer.errors import SettingsError
-from secure_infer_benchmarks.forwarder import Forwarder, measure
+from secure_infer_benchmarks.forwarder import Forwarder
+from secure_infer_benchmarks.forwarder_precision import measure
 
 Pair = tuple[socket.socket, socket.socket]
 

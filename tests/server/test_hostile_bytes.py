@@ -24,7 +24,7 @@ from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb
 from secure_infer_client import Client, transport
 from secure_infer_client.keys import SecretKey
 from secure_infer_client.local_server import LocalServer
-from secure_infer_client.session import CHUNK
+from secure_infer_client.uploads import CHUNK
 from shared import unit_rows
 
 

@@ -75,15 +75,21 @@ def is_insecure(context: grpc.ServicerContext) -> bool:
     return bool(context.auth_context().get("transport_security_type") == [b"insecure"])
 
 
-def require(context: grpc.ServicerContext, *allowed: Role) -> None:
-    """Raise PrivacyRefused unless the caller has one of those roles. On insecure loopback everybody passes."""
-    if is_insecure(context):
-        return
-    found = of_caller(context)
+def require(context: grpc.ServicerContext, *allowed: Role) -> str:
+    """Who asks, as `identity` says it; raises PrivacyRefused unless the caller has one of those roles.
+
+    On insecure loopback everybody passes. gRPC makes its answer anew every time it is asked, hence once for both.
+    """
+    facts = context.auth_context()
+    if facts.get("transport_security_type") == [b"insecure"]:
+        return ANONYMOUS
+    certificate = facts.get("x509_pem_cert")
+    found, who = _read(bytes(certificate[0])) if certificate else (Role.CLIENT, ANONYMOUS)
     if found not in allowed:
         wanted = " or ".join(role.short for role in allowed)
         got = "no role, an unknown one, or several" if found is None else found.short
         raise PrivacyRefused(f"certificate: this call is for the role {wanted}, the caller's certificate has {got}")
+    return who
 
 
 def identity(context: grpc.ServicerContext) -> str:

@@ -14,7 +14,7 @@ from secure_infer_server.mpc.endpoint import errors_answered
 from secure_infer_server.mpc.halves import Costs, Half, rows_of
 from secure_infer_server.mpc.models import PartyModels
 from secure_infer_server.mpc.party import Party
-from secure_infer_server.mpc.roles import Role, identity, require
+from secure_infer_server.mpc.roles import Role, require
 
 SERVICES = (
     models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
@@ -67,7 +67,7 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
         with errors_answered("InferShare", context):
             started = monotonic()
             # A party or the dealer posing as a client would ask for what its role must not know.
-            require(context, Role.CLIENT)
+            client = require(context, Role.CLIENT)
             if len(request.request_id) != REQUEST_ID_BYTES:
                 raise MalformedRequest(f"request id: expected {REQUEST_ID_BYTES} bytes, got {len(request.request_id)}")
             with self._party.halves.admitted(request.request_id):
@@ -75,7 +75,7 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
                 model.require(request.model_digest, request.program_digest)
                 half = Half(
                     request_id=request.request_id,
-                    client=identity(context),
+                    client=client,
                     model=request.model,
                     model_digest=request.model_digest,
                     program_digest=request.program_digest,
