@@ -3,5 +3,8 @@
 settings   what the operator decides      registry   artifacts and their compiled plans
 keystore   clients' public keys           guard      refuses secret keys sent by mistake
 blinds     blinds prepared ahead          dataplane  requests, free of any protocol
-servicer   gRPC in and out                app        ports, credentials, health, shutdown
+batches    many records at once           workers    evaluation in processes of their own
+front      where a request is evaluated   gate       what every call passes
+rpc        calls on an event loop         servicer   models and queries, in and out
+uploads    clients' keys, in              app        ports, credentials, health, shutdown
 """

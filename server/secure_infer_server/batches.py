@@ -13,11 +13,12 @@ from time import perf_counter
 
 from secure_infer.ckks.batch.blinding import BatchBlinder
 from secure_infer.ckks.batch.plan import BatchPlan
+from secure_infer.ckks.batch.planner import Program
 from secure_infer.ckks.batch.query import read_ciphertext
 from secure_infer.ckks.residues import Residues
 from secure_infer.errors import CallFailed, MalformedRequest, ResourceExhausted
 from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
-from secure_infer_server.keystore import KeyStore
+from secure_infer_server.keystore import ClientKeys, KeyStore
 from secure_infer_server.registry import OfferedBatch, Registry
 
 BATCH_SECONDS = 60.0  # that any batch may take
@@ -67,6 +68,15 @@ class Batches:
         self._running = self._taken = 0
         self._lock = threading.Lock()
 
+    def offered(self, name: str, model_digest: bytes, plan_digest: bytes, records: int) -> OfferedBatch:
+        """The batch plan asked for. Raises UnknownModel, ModelChanged, PlanRefused, MalformedRequest."""
+        model = self._registry.get(name)
+        model.require(model_digest)
+        offered = model.batch(plan_digest)
+        if not 1 <= records <= offered.plan.records:
+            raise MalformedRequest(f"batch: expected 1 to {offered.plan.records} records, got {records}")
+        return offered
+
     def evaluate(
         self,
         name: str,
@@ -84,62 +94,17 @@ class Batches:
         longer than `allowed_seconds`. That is looked at after every message and every step: each wait for the client is
         the caller's to bound.
         """
-        model = self._registry.get(name)
-        model.require(model_digest)
-        offered = model.batch(plan_digest)
-        plan = offered.plan
-        if not 1 <= records <= plan.records:
-            raise MalformedRequest(f"batch: expected 1 to {plan.records} records, got {records}")
-        keys = self._keys.get(plan_digest, key_digest) if plan.key_bytes else None
-        if plan.key_bytes and keys is None:
+        offered = self.offered(name, model_digest, plan_digest, records)
+        keys = self._keys.get(plan_digest, key_digest) if offered.plan.key_bytes else None
+        if offered.plan.key_bytes and keys is None:
             yield KeyNotHeld()
             return
-        with self._place(offered.program.memory):
-            times, limit = BatchTimes(), _TimeLimit(offered)
-            public = None if keys is None else keys.public
-            blind = None if public is None else _timed(BatchBlinder(plan, public).residues, times)
-            switching = () if keys is None else keys.switching.parts
-            evaluation = offered.program.evaluation()
-            taken = 0
-            for message in messages:
-                limit.check()
-                started = perf_counter()
-                if not message or taken + len(message) > plan.features:
-                    raise MalformedRequest(
-                        f"batch: expected {plan.features} ciphertexts in messages of at least one, got an empty message or more"
-                    )
-                for data in message:
-                    before = perf_counter()
-                    residues = load_feature(plan, data)
-                    times.load += perf_counter() - before
-                    evaluation.add(residues)
-                taken += len(message)
-                times.evaluate += perf_counter() - started
-                yield Progress(evaluation.done)
-                if taken == plan.features:
-                    break
-            if taken < plan.features or next(messages, None) is not None:
-                raise MalformedRequest(
-                    f"batch: expected {plan.features} ciphertexts, got {taken} and the stream's end or more"
-                )
-            times.evaluate -= times.load
-            answers = evaluation.answers(blind, switching)
-            while True:
-                if abandoned():
-                    raise CallFailed("the call was cancelled or its deadline passed before the batch was evaluated")
-                limit.check()
-                started = perf_counter()
-                try:
-                    answer = next(answers)
-                except StopIteration:
-                    break
-                finally:
-                    times.evaluate += perf_counter() - started
-                yield Progress(evaluation.done) if answer is None else Answer(answer, evaluation.done)
-            yield times
+        with self.place(offered.program.memory):
+            yield from evaluate_batch(offered.program, keys, messages, allowed_seconds(offered), abandoned)
 
     @contextmanager
-    def _place(self, memory: int) -> Iterator[None]:
+    def place(self, memory: int) -> Iterator[None]:
+        """While entered, one batch of that memory is under way; raises ResourceExhausted when it may not be."""
         with self._lock:
             if self._running >= self.places or self._taken + memory > self._memory:
                 raise ResourceExhausted(
@@ -157,6 +122,57 @@ class Batches:
                 self._taken -= memory
 
 
+def evaluate_batch(
+    program: Program,
+    keys: ClientKeys | None,
+    messages: Iterator[list[bytes]],
+    seconds: float,
+    abandoned: Callable[[], bool],
+) -> Generator[Event, None, None]:
+    """As `Batches.evaluate`, once it is known what to evaluate with which keys, within that many seconds."""
+    plan = program.plan
+    times, limit = BatchTimes(), _TimeLimit(seconds)
+    public = None if keys is None else keys.public
+    blind = None if public is None else _timed(BatchBlinder(plan, public).residues, times)
+    switching = () if keys is None else keys.switching.parts
+    evaluation = program.evaluation()
+    taken = 0
+    for message in messages:
+        limit.check()
+        started = perf_counter()
+        if not message or taken + len(message) > plan.features:
+            raise MalformedRequest(
+                f"batch: expected {plan.features} ciphertexts in messages of at least one, got an empty message or more"
+            )
+        for data in message:
+            before = perf_counter()
+            residues = load_feature(plan, data)
+            times.load += perf_counter() - before
+            evaluation.add(residues)
+        taken += len(message)
+        times.evaluate += perf_counter() - started
+        yield Progress(evaluation.done)
+        if taken == plan.features:
+            break
+    if taken < plan.features or next(messages, None) is not None:
+        raise MalformedRequest(f"batch: expected {plan.features} ciphertexts, got {taken} and the stream's end or more")
+    times.evaluate -= times.load
+    answers = evaluation.answers(blind, switching)
+    while True:
+        if abandoned():
+            raise CallFailed("the call was cancelled or its deadline passed before the batch was evaluated")
+        limit.check()
+        started = perf_counter()
+        try:
+            answer = next(answers)
+        except StopIteration:
+            break
+        finally:
+            times.evaluate += perf_counter() - started
+        yield Progress(evaluation.done) if answer is None else Answer(answer, evaluation.done)
+    yield times
+
+
 def allowed_seconds(offered: OfferedBatch) -> float:
     """What one batch may take from its first feature to its last answer, so that a client that drips gives its place back."""
     plan = offered.plan
@@ -167,8 +183,8 @@ def allowed_seconds(offered: OfferedBatch) -> float:
 class _TimeLimit:
     """One batch's time, from here on."""
 
-    def __init__(self, offered: OfferedBatch) -> None:
-        self._allowed, self._started = allowed_seconds(offered), perf_counter()
+    def __init__(self, seconds: float) -> None:
+        self._allowed, self._started = seconds, perf_counter()
 
     def check(self) -> None:
         if perf_counter() - self._started > self._allowed:

@@ -35,6 +35,12 @@ def blind_bytes(plan: Plan) -> int:
     return 16 * plan.parameters.degree * plan.blind_level
 
 
+def load_blind(plan: Plan, residues: bytes | memoryview) -> seal.Ciphertext:
+    """A blind of another process of this server, ready to be added."""
+    shape = (2, plan.blind_level, plan.parameters.degree)
+    return seal.ring(plan.parameters).load(np.frombuffer(residues, np.uint64).reshape(shape))
+
+
 def _prepare(connection: Connection) -> None:
     """The process: answers (plan, tag, key, count) with that many blinds; a tag alone is a stock to forget."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -64,6 +70,7 @@ class _Stock:
     public: Half
     capacity: int
     ready: deque[Any] = field(default_factory=deque)
+    packed: bool = False
     pending: int = 0
     blinder: Blinder | None = None
     dropped: bool = False
@@ -186,9 +193,20 @@ class BlindPool:
         """Where one request takes its blinds from."""
         return BlindTaker(self, self._stock(plan, digest, public))
 
-    def warm(self, plan: Plan, digest: bytes, public: Half) -> None:
+    def packed(self, plan: Plan, digest: bytes, public: Half, count: int, *, refill: bool) -> list[bytes]:
+        """At most `count` blinds as residues, for another process to load, never given again. refill: make more then.
+
+        A plan and key have blinds of this kind or of the other, as they were first asked for.
+        """
+        stock = self._stock(plan, digest, public, packed=True)
+        found = [blind for blind in (self.take(stock) for _ in range(count)) if blind is not None]
+        if refill:
+            self.refill(stock)
+        return found
+
+    def warm(self, plan: Plan, digest: bytes, public: Half, *, packed: bool = False) -> None:
         """Begin to prepare blinds for a key that was just uploaded."""
-        self.refill(self._stock(plan, digest, public))
+        self.refill(self._stock(plan, digest, public, packed=packed))
 
     def level(self, plan: Plan, digest: bytes) -> int:
         """Blinds ready for that plan and key."""
@@ -203,7 +221,7 @@ class BlindPool:
         if stock is not None:
             self.refill(stock)
 
-    def take(self, stock: _Stock) -> seal.Ciphertext | None:
+    def take(self, stock: _Stock) -> Any:
         """A blind that nobody gets again, or None when none is ready."""
         with self._lock:
             return stock.ready.popleft() if stock.ready else None
@@ -222,7 +240,7 @@ class BlindPool:
         """Blinds that one stock may hold: fewer when many keys are in use."""
         return min(stock.capacity, max(_LEAST, self._capacity // (len(self._stocks) or 1) // blind_bytes(stock.plan)))
 
-    def _stock(self, plan: Plan, digest: bytes, public: Half) -> _Stock:
+    def _stock(self, plan: Plan, digest: bytes, public: Half, *, packed: bool = False) -> _Stock:
         tag = bytes.fromhex(plan.digest) + digest
         with self._lock:
             stock = self._stocks.get(tag)
@@ -230,7 +248,7 @@ class BlindPool:
                 self._stocks.move_to_end(tag)
                 return stock
             capacity = max(self._per_key, 2 * plan.products) if self._per_key else 0
-            stock = _Stock(tag, plan, public, capacity)
+            stock = _Stock(tag, plan, public, capacity, packed=packed)
             if not capacity or stock.least > self._capacity:
                 stock.dropped = True  # nothing is prepared for it: it serves this request and is forgotten
                 return stock
@@ -251,9 +269,7 @@ class BlindPool:
             stock = self._stocks.get(message[:_TAG])
         if stock is None:
             return
-        shape = (2, stock.plan.blind_level, stock.plan.parameters.degree)
-        residues = np.frombuffer(message, np.uint64, offset=_TAG).reshape(shape)
-        blind = seal.ring(stock.plan.parameters).load(residues)
+        blind = message[_TAG:] if stock.packed else load_blind(stock.plan, memoryview(message)[_TAG:])
         with self._lock:
             stock.pending = max(0, stock.pending - 1)
             if len(stock.ready) < self._share(stock):  # else the share shrank, or it was made for a dropped stock

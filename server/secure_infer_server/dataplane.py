@@ -10,11 +10,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
 from secure_infer.ckks import keymaterial, seal
-from secure_infer.ckks.plan import Plan, Privacy
+from secure_infer.ckks.keymaterial import KeyMaterial, SwitchingKeys
+from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
+from secure_infer.ckks.queries import QueryEvaluator
 from secure_infer.ckks.residues import unpack_residues
 from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import CallFailed, MalformedRequest, PrivacyRefused
@@ -47,6 +50,70 @@ class Inferred:
     times: Times
 
 
+class Blinds(Protocol):
+    """Where one call takes its blinds from; see `BlindTaker`."""
+
+    ready: int
+    inline: int
+    waited: float
+
+    def __call__(self, clock: Callable[[], float]) -> seal.Ciphertext: ...
+
+    def done(self) -> None: ...
+
+
+class Evaluation:
+    """One call's queries, evaluated one after the other. blinds: None exactly when the plan is input-private."""
+
+    def __init__(self, evaluator: QueryEvaluator, switching: SwitchingKeys | None, blinds: Blinds | None) -> None:
+        self._evaluator, self._switching, self._blinds = evaluator, switching, blinds
+        self._started = perf_counter()
+        self._load = self._evaluate = 0.0
+        self.answers: list[list[bytes]] = []
+
+    def add(self, query: Sequence[bytes]) -> None:
+        """Check and evaluate the next query; raises MalformedRequest, or SecretKeyReceived."""
+        blinds = self._blinds
+        before = perf_counter()
+        ciphertexts = load_query(self._evaluator.plan, query)
+        loaded = perf_counter()
+        blind = None if blinds is None else (lambda: blinds(perf_counter))
+        self.answers.append(self._evaluator.evaluate(ciphertexts, blind, self._switching))
+        self._load += loaded - before
+        self._evaluate += perf_counter() - loaded
+
+    def done(self) -> Times:
+        """What it took; blinds are refilled from now on."""
+        total = perf_counter() - self._started
+        if self._blinds is None:
+            return Times(self._load, self._evaluate, 0.0, total, 0, 0)
+        self._blinds.done()
+        return Times(self._load, self._evaluate, self._blinds.waited, total, self._blinds.ready, self._blinds.inline)
+
+
+def check_count(plan: QueryPlan, count: int) -> None:
+    """Raise MalformedRequest unless that many queries fit one call."""
+    if not 1 <= count <= plan.queries_per_call:
+        raise MalformedRequest(f"queries: expected 1 to {plan.queries_per_call} in one call, got {count}")
+
+
+def check_key(plan: Plan, digest: bytes, key: bytes) -> KeyMaterial:
+    """Uploaded key material, held to its plan and its SHA-256. Raises MalformedRequest or SecretKeyReceived."""
+    if not plan.key_bytes:
+        raise MalformedRequest("public key: this plan takes none")
+    if len(key) != plan.key_bytes:
+        refuse_secret_streams(key)
+    material = keymaterial.parse(plan, key)
+    for c0, _ in material.halves:
+        refuse_ternary(plan, c0)
+    found = hashlib.sha256(key).digest()
+    if found != digest:
+        raise MalformedRequest(
+            f"public key: announced SHA-256 {digest.hex()[:12]}…, its bytes have {found.hex()[:12]}…"
+        )
+    return material
+
+
 class Dataplane:
     """One server's models, keys and blinds."""
 
@@ -71,25 +138,14 @@ class Dataplane:
         """Check and keep a public key; returns its digest. Raises MalformedRequest or SecretKeyReceived."""
         model = self.registry.get(name)
         plan = model.plan(plan_digest)
-        if not plan.key_bytes:
-            raise MalformedRequest("public key: this plan takes none")
-        if len(key) != plan.key_bytes:
-            refuse_secret_streams(key)
-        material = keymaterial.parse(plan, key)
-        for c0, _ in material.halves:
-            refuse_ternary(plan, c0)
-        found = hashlib.sha256(key).digest()
-        if found != digest:
-            raise MalformedRequest(
-                f"public key: announced SHA-256 {digest.hex()[:12]}…, its bytes have {found.hex()[:12]}…"
-            )
+        material = check_key(plan, digest, key)
         single = plan_digest in model.offered  # batches are compiled, and make their own blinds
         if single:
             model.offered[plan_digest].evaluator  # noqa: B018 (compiles the plan, before the first query waits for it)
         self._keys.put(plan_digest, digest, ClientKeys.load(plan, material))
         if single and material.public is not None:
             self._blinds.warm(plan, digest, material.public)
-        return found
+        return digest
 
     def infer(
         self,
@@ -104,13 +160,24 @@ class Dataplane:
 
         abandoned: asked before each query; true when nobody waits for the answer any more.
         """
-        started = perf_counter()
+        evaluation = self.begin(name, model_digest, plan_digest, key_digest, len(queries))
+        if evaluation is None:
+            return None
+        for query in queries:
+            if abandoned():
+                raise CallFailed("the call was cancelled or its deadline passed before it was evaluated")
+            evaluation.add(query)
+        return Inferred(model_digest, evaluation.answers, evaluation.done())
+
+    def begin(
+        self, name: str, model_digest: bytes, plan_digest: bytes, key_digest: bytes, count: int
+    ) -> Evaluation | None:
+        """What evaluates a call of `count` queries; None when the key is not held."""
         model = self.registry.get(name)
         model.require(model_digest)
         offered = model.single(plan_digest)
         plan = offered.plan
-        if not 1 <= len(queries) <= plan.queries_per_call:
-            raise MalformedRequest(f"queries: expected 1 to {plan.queries_per_call} in one call, got {len(queries)}")
+        check_count(plan, count)
         taker: BlindTaker | None = None
         keys: ClientKeys | None = None
         if plan.key_bytes:
@@ -119,29 +186,7 @@ class Dataplane:
                 return None
             if keys.public is not None:
                 taker = self._blinds.taker(plan, key_digest, keys.public)
-        load = evaluate = 0.0
-        answers = []
-        for query in queries:
-            if abandoned():
-                raise CallFailed("the call was cancelled or its deadline passed before it was evaluated")
-            before = perf_counter()
-            ciphertexts = load_query(plan, query)
-            loaded = perf_counter()
-            blind = None if taker is None else (lambda: taker(perf_counter))
-            answers.append(offered.evaluator.evaluate(ciphertexts, blind, None if keys is None else keys.switching))
-            load += loaded - before
-            evaluate += perf_counter() - loaded
-        if taker is not None:
-            taker.done()
-        times = Times(
-            load,
-            evaluate,
-            taker.waited if taker else 0.0,
-            perf_counter() - started,
-            taker.ready if taker else 0,
-            taker.inline if taker else 0,
-        )
-        return Inferred(model.digest, answers, times)
+        return Evaluation(offered.evaluator, None if keys is None else keys.switching, taker)
 
     def evaluate_plaintext(self, name: str, rows: bytes) -> bytes:
         """The baseline: rows (B, d) of float64 in, logits (B, K) of float64 out."""

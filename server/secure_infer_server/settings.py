@@ -9,6 +9,7 @@ from pathlib import Path
 from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
+from secure_infer_server.workers.settings import WorkerSettings
 
 DEFAULT_BATCH_BYTES = 2 << 30
 """What the batches that are under way may take together."""
@@ -64,6 +65,7 @@ class Settings:
     blinds_per_key: int = 48
     batches: int = 2
     batch_bytes: int = DEFAULT_BATCH_BYTES
+    workers: WorkerSettings = field(default_factory=WorkerSettings)
 
     def __post_init__(self) -> None:
         if self.tls is None and not self.insecure:

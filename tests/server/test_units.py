@@ -25,7 +25,7 @@ from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import ResourceExhausted
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_client.keys import SecretKey
-from secure_infer_server import blinds, servicer
+from secure_infer_server import blinds, uploads
 from secure_infer_server.app import App
 from secure_infer_server.blinds import BlindPool, blind_bytes
 from secure_infer_server.keystore import ClientKeys, KeyStore
@@ -268,7 +268,7 @@ def test_many_keys_and_large_blinds_do_not_lock_the_pool() -> None:
 
 
 def test_stalled_uploads_end_and_leave_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servicer, "UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 1.0)
     linear_head(8, 3).save(tmp_path / "m.head")
     app = App(Settings(tmp_path, "127.0.0.1", 0, insecure=True, blinds_per_key=0))
     address = app.start()
@@ -282,12 +282,12 @@ def test_stalled_uploads_end_and_leave_room_for_others(tmp_path: Path, monkeypat
     try:
         with grpc.insecure_channel(address) as channel:
             keys = keys_pb2_grpc.KeyServiceStub(channel)
-            uploads = [keys.UploadKeys.future(stalled()) for _ in range(24)]
+            calls = [keys.UploadKeys.future(stalled()) for _ in range(24)]
             with grpc.insecure_channel(address) as other:
                 request = models_pb2.GetModelRequest(model="m")
                 assert models_pb2_grpc.ModelServiceStub(other).GetModel(request, timeout=10).model.name == "m"
-            codes = {upload.exception(timeout=20).code() for upload in uploads}
-            assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+            codes = {call.exception(timeout=20).code() for call in calls}
+            assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN}
     finally:
         stop.set()
         app.stop()
@@ -321,3 +321,23 @@ def test_odd_artifacts_do_not_take_down_the_others(tmp_path: Path) -> None:
 def test_one_level_that_does_not_fit_leaves_the_other() -> None:
     model = ServedModel.compile("m", linear_head(4, 2, scale=1e6), Policy(privacy=Privacy.INPUT_PRIVATE, smudging=40))
     assert Privacy.INPUT_PRIVATE in [offered.plan.privacy for offered in model.offered.values()]
+
+
+def test_blinds_for_other_processes_are_used_once_and_made_anew_when_told_to(
+    plan: CoefficientPlan, public: Half
+) -> None:
+    pool = BlindPool(1 << 30, 6)
+    pool.start()
+    try:
+        pool.warm(plan, DIGEST, public, packed=True)
+        until(lambda: pool.level(plan, DIGEST) == 6)
+        taken = pool.packed(plan, DIGEST, public, 4, refill=False)
+        taken += pool.packed(plan, DIGEST, public, 4, refill=False)
+        assert len(set(taken)) == len(taken) == 6
+        assert {len(blind) for blind in taken} == {blind_bytes(plan)}
+        assert blinds.load_blind(plan, taken[0]).size() == 2
+        assert pool.level(plan, DIGEST) == 0
+        assert pool.packed(plan, DIGEST, public, 1, refill=True) == []
+        until(lambda: pool.level(plan, DIGEST) == 6)
+    finally:
+        pool.close()

@@ -16,6 +16,7 @@ from secure_infer_server import logs
 from secure_infer_server.app import App
 from secure_infer_server.commands import per_model
 from secure_infer_server.settings import Policy, Settings, Tls
+from secure_infer_server.workers.settings import WorkerSettings, usual_count
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,17 @@ def _parser() -> argparse.ArgumentParser:
         help="blinds prepared ahead for each client key; 0 makes each during its request",
     )
     parser.add_argument(
-        "--batches", type=int, default=2, metavar="N", help="batches evaluated at once, at most 6; 0: none at all"
+        "--workers",
+        type=int,
+        default=usual_count(),
+        metavar="N",
+        help="processes for plans that take longer than a millisecond or two; default one a core; 0: threads instead",
     )
+    parser.add_argument("--queue", type=int, default=64, metavar="N", help="requests that wait for a worker at most")
+    parser.add_argument(
+        "--worker-memory", type=int, default=2048, metavar="MIB", help="a worker that grows beyond this is replaced"
+    )
+    parser.add_argument("--batches", type=int, default=2, metavar="N", help="batches evaluated at once; 0: none at all")
     parser.add_argument("--batch-memory", type=int, default=2048, metavar="MIB", help="memory for their sums")
     parser.add_argument("--key-memory", type=int, default=1024, metavar="MIB", help="memory for clients' public keys")
     parser.add_argument(
@@ -118,6 +128,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         blinds_per_key=max(0, options.blinds_per_key),
         batches=max(0, options.batches),
         batch_bytes=max(0, options.batch_memory) << 20,
+        workers=WorkerSettings(options.workers, options.queue, options.worker_memory << 20),
     )
 
 
