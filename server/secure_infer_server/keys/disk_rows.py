@@ -1,0 +1,134 @@
+"""The database of `DiskBackend`: rows, and transactions that remove files once rows are gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from secure_infer.errors import InternalFault, ResourceExhausted, SettingsError
+from secure_infer_server.keys.limits import KeyLimits
+from secure_infer_server.keys.names import HeldKey, KeyName, PendingKey
+
+VERSION = 1
+BUSY_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE keys (id BLOB PRIMARY KEY, owner TEXT NOT NULL, plan BLOB NOT NULL, digest BLOB NOT NULL, model TEXT NOT NULL,
+  size INTEGER NOT NULL, created REAL NOT NULL, used REAL NOT NULL, file TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX keys_by_owner ON keys (owner, used, size);
+CREATE INDEX keys_by_use ON keys (used, size);
+CREATE TABLE uploads (id BLOB PRIMARY KEY, owner TEXT NOT NULL, plan BLOB NOT NULL, digest BLOB NOT NULL, model TEXT NOT NULL,
+  size INTEGER NOT NULL, held INTEGER NOT NULL, touched REAL NOT NULL, file TEXT NOT NULL) WITHOUT ROWID;
+"""
+_KEY = "SELECT owner, plan, digest, model, size, created, used, file FROM keys "
+_UPLOAD = "SELECT owner, plan, digest, model, size, held, touched, file FROM uploads "
+
+
+class DiskRows:
+    """Call nothing but `reading`, `writing` and `close` outside of them. `remove` gets files after their rows went.
+
+    Raises sqlite3.DatabaseError or OSError when the file cannot be used, SettingsError when it is of another version.
+    """
+
+    def __init__(
+        self, path: Path, limits: KeyLimits, clock: Callable[[], float], remove: Callable[[str], None]
+    ) -> None:
+        self._limits, self._clock, self._remove, self._process = limits, clock, remove, os.getpid()
+        self._lock = threading.RLock()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        self._rows = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self.execute = self._rows.execute
+        self.execute("PRAGMA journal_mode = WAL")
+        with self.writing(durable=True):
+            (version,) = self.execute("PRAGMA user_version").fetchone()
+            if not version:
+                for statement in _SCHEMA.split(";"):
+                    self.execute(statement)
+                self.execute(f"PRAGMA user_version = {VERSION}")
+            elif version != VERSION:
+                raise SettingsError(f"key store: {path} has version {version}, expected {VERSION}; move it away")
+
+    def close(self) -> None:
+        with self._lock:
+            self._rows.close()
+
+    @property
+    def expired(self) -> float:
+        """Keys used no later than that are past their time."""
+        return self._clock() - self._limits.expiry
+
+    @property
+    def stale(self) -> float:
+        """Uploads touched no later than that are past their time."""
+        return self._clock() - self._limits.upload_seconds
+
+    def key(self, name: KeyName) -> HeldKey | None:
+        """The key, unless it expired."""
+        found = self.keys("WHERE id = ? AND used > ?", name.id, self.expired)
+        return found[0] if found else None
+
+    def keys(self, where: str, *values: object) -> list[HeldKey]:
+        return [HeldKey(KeyName(o, p, d), *rest) for o, p, d, *rest in self.execute(_KEY + where, values)]
+
+    def upload(self, name: KeyName) -> PendingKey | None:
+        """The upload, unless it is stale."""
+        found = self.uploads("WHERE id = ? AND touched > ?", name.id, self.stale)
+        return found[0] if found else None
+
+    def uploads(self, where: str, *values: object) -> list[PendingKey]:
+        return [PendingKey(KeyName(o, p, d), *rest) for o, p, d, *rest in self.execute(_UPLOAD + where, values)]
+
+    def drop_expired(self) -> list[str]:
+        """The files of keys past their time, whose rows are gone."""
+        return [self.drop_key(key) for key in self.keys("WHERE used <= ?", self.expired)]
+
+    def drop_key(self, key: HeldKey) -> str:
+        self.execute("DELETE FROM keys WHERE id = ? AND file = ?", (key.name.id, key.place))
+        return key.place
+
+    def drop_upload(self, upload: PendingKey) -> str:
+        self.execute("DELETE FROM uploads WHERE id = ? AND file = ?", (upload.name.id, upload.place))
+        return upload.place
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._lock, self._catalogued():
+            yield
+
+    @contextmanager
+    def writing(self, *, durable: bool = False) -> Iterator[list[str]]:
+        """One transaction, the only one over all processes; the files put into its list are removed after it."""
+        gone: list[str] = []
+        with self._lock, self._catalogued():
+            self.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield gone
+                self.execute("COMMIT")
+            except BaseException:
+                if self._rows.in_transaction:
+                    self.execute("ROLLBACK")
+                raise
+        for file in gone:
+            self._remove(file)
+
+    @contextmanager
+    def _catalogued(self) -> Iterator[None]:
+        if os.getpid() != self._process:
+            raise InternalFault("key store: made before a fork; every process makes its own")
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+                raise ResourceExhausted(
+                    "key store: its disk is full or too busy; ask again shortly", again="shortly"
+                ) from None
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceExhausted("key store: its disk is full") from None
+            raise
