@@ -203,7 +203,8 @@ class WeightProduct(Need):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The needs of one request, in order, for one program (its digest, hex) and a number of rows."""
+    """The needs of one request, in order, for a number of rows and one program: its digest, hex, or where weights are shared
+    one of program and model, since masks of weights are kept by it (`Program.recipe`)."""
 
     program: str
     rows: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secure_infer.mpc.program import Program, Weights
+from secure_infer.mpc.program import Largest, Program, Weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def _everything(program: Program) -> str:
 
 
 def _deviation(program: Program) -> str:
+    if isinstance(program.steps[-1], Largest):
+        return (
+            "may change answers unseen, and learns whether a label of its choice was the answer from each that is asked "
+            "again; clients count those and stop"
+        )
     if program.label_only:
         return "may change answers unseen"
     return (

@@ -74,7 +74,8 @@ class Evaluator:
         """This party's share (B, outputs) of the answers, for its share x (B, features) of the inputs.
 
         correlations: of the program's recipe for B rows. zero: a stream that both parties draw alike and the client does
-        not know; it re-randomises the answer, whose plain share would be a function of the client's share and the weights.
+        not know; it re-randomises the answer, whose plain share would be a function of the client's share and the weights,
+        and local products before they are truncated: whether that fails would depend on shares that the client chose.
         epoch: of the masks that shared weights were opened against.
         Raises PeerFailure or CorrelationMisuse.
         """
@@ -82,7 +83,10 @@ class Evaluator:
         for step in self.program.steps:
             match step:
                 case Affine():
-                    x = truncate(self._affine(step, x, link, correlations, epoch), step.truncate, self.party)
+                    product = self._affine(step, x, link, correlations, epoch)
+                    if self._clear and step.truncate:
+                        product = self._fresh(product, zero)
+                    x = truncate(product, step.truncate, self.party)
                 case Powers():
                     x = self._powers(step, x, link, correlations)
                 case Rectify():
@@ -131,6 +135,11 @@ class Evaluator:
         d, e = opened(link, x - a, y - b)
         product = d * b + e * a + ab
         return np.asarray(product + d * e if self.party == 0 else product)
+
+    def _fresh(self, share: Words, zero: KeyedStream) -> Words:
+        """Another share of the same, uniform to everybody but the parties."""
+        words = zero.words(share.size).reshape(share.shape)
+        return share + words if self.party == 0 else share - words
 
     def _rerandomised(self, share: Words, words: Words) -> Words:
         last = self.program.steps[-1]

@@ -53,7 +53,7 @@ class Ranges:
     def __init__(self, parts: Sequence[Stage], *, label: bool) -> None:
         self.parts, self.label = parts, label
         self.truncated: list[_Truncated] = []
-        self.compared = 0.0
+        self.compared = self.compared_input = 0.0
         self.input = parts[0].contract.bound
         product, largest = "first", 0.0
         self.last_product = "first"
@@ -73,7 +73,9 @@ class Ranges:
                     self.truncated.append(_Truncated(f"{product} last", largest, float(outputs.sum())))
                 self.last_product = product
                 product = "later"
-            if part.rectified:
+            if part.rectified and product == "first":  # straight from the input, at its bits
+                self.compared_input = largest
+            elif part.rectified:
                 self.compared = max(self.compared, largest)
         self.largest_output = largest
 
@@ -93,14 +95,17 @@ class Ranges:
         """Why there is no room with these bits; empty when there is."""
         largest = max(
             self.input * 2.0**fractions.inputs,
-            self.largest_output * 2.0 ** self.bits(f"{self.last_product} last", fractions),
+            1.01 * self.largest_output * 2.0 ** self.bits(f"{self.last_product} last", fractions),  # and its error
             *(t.largest * 2.0 ** self.bits(t.product, fractions) for t in self.truncated),
             0.0,
         )
         if largest >= 2.0**ROOM:
             return f"values reach 2^{math.log2(largest):.0f} before they are truncated, beyond 2^{ROOM}"
+        if any(t.product == "first" for t in self.truncated) and fractions.inputs + fractions.weights < fractions.state:
+            return "the first sums have fewer bits than they are truncated to"
         # A hair of room for the error of what is compared.
-        if 1.01 * self.compared * 2.0**fractions.state >= 2.0**VALUE_BITS:
+        compared = max(self.compared * 2.0**fractions.state, self.compared_input * 2.0**fractions.inputs)
+        if 1.01 * compared >= 2.0**VALUE_BITS:
             return f"a ReLU takes values beyond 2^{VALUE_BITS}"
         return ""
 

@@ -1,8 +1,8 @@
-"""Fixed masks of shared weights, from a seed: one 32-byte seed a party, program and dealer epoch.
+"""Fixed masks of shared weights, from a seed: one 32-byte seed a party, model and dealer epoch.
 
 A weight tensor W is opened once as W - b, b = b_0 + b_1; each party expands its b_p from its own seed, and the dealer both,
-since it needs b for the products a b. Seeds are drawn anew for every epoch, so that weights that change are never masked
-by an old b: two openings under one b would show their difference.
+since it needs b for the products a b. Two openings under one b would show their difference. So seeds are drawn anew for
+every epoch, and each model has its own, also beside one of the same program: a recipe's `program` tells both.
 """
 
 from __future__ import annotations

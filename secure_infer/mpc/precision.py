@@ -45,6 +45,7 @@ class Fractions:
 def head_error(parts: Sequence[Stage], fractions: Fractions, label_fraction: int | None = None) -> Floats:
     """Bound on the error of each output (K,). label_fraction: bits that the last outputs are truncated to, if they are."""
     incoming: float | None = None
+    bits = fractions.inputs
     errors: Floats = np.zeros(1)
     for index, part in enumerate(parts):
         final = index + 1 == len(parts) and not part.rectified
@@ -53,7 +54,11 @@ def head_error(parts: Sequence[Stage], fractions: Fractions, label_fraction: int
         else:
             last = fractions.last if final else fractions.weights
             cut = label_fraction if final else fractions.state
-            errors = _stage_error(part, part.network, fractions, last, incoming, cut)
+            bits = fractions.state if part.network.hidden else bits
+            # Biases are rounded at their product's bits: before a truncation, at those of the state or more.
+            bias = 2.0 ** -(bits + last) if final else 2.0 ** -(fractions.state + 1)
+            errors = _stage_error(part, part.network, fractions, last, incoming, cut) + bias
+            bits = fractions.state
         incoming = float(np.linalg.norm(errors))
     return errors
 
@@ -75,7 +80,6 @@ def _stage_error(
             worst = worst + _once(part, f"weights {index} {bits}", _weight_rounding(network, bounds, index, bits))
         chance.add(2.0**-fractions.state * _once(part, f"state {index}", _truncations(network, bounds, index)))
     worst = worst + _once(part, f"last {last}", lambda: _output_rounding(network, bounds, last))
-    worst = worst + 2.0 ** -(fractions.state + last)
     errors = worst + SIGMAS * chance.root()
     return errors if cut is None else errors + 2.0**-cut
 

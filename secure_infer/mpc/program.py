@@ -203,7 +203,7 @@ class Program:
             and 0 <= self.answer_fraction <= 2 * MAX_FRACTION
             and all(0 < v < math.inf for v in (self.answer_range, self.error_bound))
             and 0 <= self.failure_probability <= 1
-            and self.answer_range * 2.0**self.answer_fraction < 2.0**62
+            and self.answer_range * 2.0**self.answer_fraction <= 2.0**62
         )
         if not sound:
             raise PlanRefused("program: its steps do not fit together, or its numbers are out of range")
@@ -219,12 +219,13 @@ class Program:
 
     # What a request takes.
 
-    def recipe(self, rows: int) -> Recipe | None:
+    def recipe(self, rows: int, model: str = "") -> Recipe | None:
         """The correlations of a request of at most `rows` records, for the next class of rows; None when it takes none.
 
-        Raises PlanRefused beyond MAX_ROWS.
+        model: its digest. Two models may have one program, but shared weights of each take a mask of their own: under one
+        mask, the openings W - b and V - b would show W - V. Raises PlanRefused beyond MAX_ROWS.
         """
-        return _recipe(self, row_class(rows))
+        return _recipe(self, row_class(rows), model if self.weights is Weights.SHARED else "")
 
     def needs(self, rows: int) -> tuple[Need, ...]:
         found: list[Need] = []
@@ -232,7 +233,7 @@ class Program:
             found += _needs(self, step, rows)
         return tuple(found)
 
-    @property
+    @cached_property
     def most_rows(self) -> int:
         """Records of the largest request."""
         fitting = [rows for rows in ROW_CLASSES if (r := self.recipe(rows)) is None or r.words(1) <= MAX_WORDS]
@@ -290,9 +291,10 @@ def _step(entry: dict[str, Any]) -> Step:
 
 
 @lru_cache(maxsize=256)
-def _recipe(program: Program, rows: int) -> Recipe | None:
+def _recipe(program: Program, rows: int, model: str) -> Recipe | None:
     needs = program.needs(rows)
-    return Recipe(program.digest, rows, needs) if needs else None
+    key = hashlib.sha256(f"{program.digest} {model}".encode()).hexdigest() if model else program.digest
+    return Recipe(key, rows, needs) if needs else None
 
 
 def _needs(program: Program, step: Step, rows: int) -> list[Need]:

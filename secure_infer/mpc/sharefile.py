@@ -1,13 +1,15 @@
 """The share file `NAME.share`: one party's half of a model whose weights neither party may know.
 
-    metadata: {"format": 1, "party": 0, "spec": {...}, "program": {...}, "commitments": ["<sha256>", "<sha256>"]}
+    metadata: {"format": 2, "party": 0, "spec": {...}, "program": {...}, "commitments": ["<sha256>", "<sha256>"],
+               "nonce": "<32 bytes, hex>"}
     tensors "0.weight", "0.bias", "1.weight", ...   words (uint64), this party's shares
             "public.0.weight", ...                  float64, layers that clients evaluate
 
 Shares are uniform, so a file by itself says nothing of the weights beyond the public facts in its header. Each half's
-commitment is the SHA-256 of its tensors; both are in both files, and the model's digest is that of the facts and the
-commitments: parties that hold halves of different dealings disagree on it. The head's own digest is left out: it would let
-whoever guesses the weights be sure of them.
+commitment is the SHA-256 of its nonce and tensors; both are in both files, and the model's digest is that of the facts and
+the commitments: parties that hold halves of different dealings disagree on it. The nonce is in its own half alone: without
+one, whoever guesses the weights would know the other half, and be sure of both. For the same reason the head's own digest
+is left out.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from secure_infer.mpc.compiler import compile_head
 from secure_infer.mpc.evaluate import Tensor
 from secure_infer.mpc.program import Affine, Answers, Comparisons, Program, Weights
 from secure_infer.mpc.sharing import split
+from secure_infer.mpc.streams import fresh_key
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".share"
 
 
@@ -67,7 +70,8 @@ def share_model(
         for half, own_weight, own_bias in zip(halves, weight, bias, strict=True):
             half.append(Tensor(own_weight, own_bias))
     spec = ModelSpec.of(name, head)
-    commitments = [_commitment(half) for half in halves]
+    nonces = [fresh_key().hex() for _ in halves]
+    commitments = [_commitment(nonce, half) for nonce, half in zip(nonces, halves, strict=True)]
     paths = []
     for party, (half, directory) in enumerate(zip(halves, directories, strict=True)):
         header = {
@@ -76,6 +80,7 @@ def share_model(
             "spec": _spec_as_dict(spec),
             "program": compiled.program.as_dict(),
             "commitments": commitments,
+            "nonce": nonces[party],
         }
         public = {
             f"public.{i}.{name}": array
@@ -97,7 +102,7 @@ def load(path: Path) -> ShareFile:
         program = Program.from_json(json.dumps(header["program"], sort_keys=True).encode())
         half = tuple(Tensor(tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(_count(program)))
         _check_shapes(program, half)
-        if party not in (0, 1) or len(commitments) != 2 or _commitment(half) != commitments[party]:
+        if party not in (0, 1) or len(commitments) != 2 or _commitment(header["nonce"], half) != commitments[party]:
             raise InvalidHead("its shares do not match their commitment; the file was changed")
         public = {k.removeprefix("public."): v for k, v in tensors.items() if k.startswith("public.")}
         spec = _spec_from_dict(path.stem, header["spec"], public, _digest(header, public))
@@ -130,8 +135,8 @@ def _named(half: Sequence[Tensor]) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
-def _commitment(half: Sequence[Tensor]) -> str:
-    sha = hashlib.sha256()
+def _commitment(nonce: str, half: Sequence[Tensor]) -> str:
+    sha = hashlib.sha256(bytes.fromhex(nonce))
     for name, array in sorted(_named(half).items()):
         sha.update(f"{name}{array.shape}".encode())
         sha.update(array.astype("<u8").tobytes())

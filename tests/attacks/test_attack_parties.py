@@ -3,8 +3,11 @@
 Adversaries: whoever reads the link between two real parties; a client, who chooses both of its shares and may ask the same
 again and again. Unprotected variants: without re-randomisation the answer share of a local last layer is a fixed function of
 the client's own share, which gives a linear head's words one query a row, exactly; and behind hidden layers it stays in the
-row space of the last weights, which many answers to one and the same input give away.
-What stays open: logits themselves say what logits say (`test_attack_extraction`).
+row space of the last weights, which many answers to one and the same input give away; and shares that are not random steer
+whether truncation fails by single bits of hidden weights. Parties that serve two shared models of one program under one mask
+would see their difference.
+What stays open: logits themselves say what logits say (`test_attack_extraction`), and behind hidden layers their last bits say
+more, since they are not flooded.
 """
 
 from __future__ import annotations
@@ -18,16 +21,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.two_parties import in_step
-from secure_infer.heads import Head
+from mpc.two_parties import TwoParties, in_step
+from secure_infer.heads import Head, Linear, Square
+from secure_infer.mpc import sharefile
 from secure_infer.mpc.compiler import compile_head
 from secure_infer.mpc.correlations import Correlations, deal
 from secure_infer.mpc.evaluate import Evaluator
 from secure_infer.mpc.link import memory_links
+from secure_infer.mpc.program import Weights
 from secure_infer.mpc.ring import Words, decode, encode
 from secure_infer.mpc.sharing import split
 from secure_infer.mpc.streams import KeyedStream, fresh_key
 from secure_infer_client.recorder import Recorder
+from secure_infer_server.mpc.epoch import Epoch
+from secure_infer_server.mpc.models import PartyModels, PartyPolicy
+from secure_infer_server.mpc.seats import Seat
 from server.mpc.processes import FEATURES, Deployment, small_heads
 from server.mpc.raw_client import Client
 from shared import hidden_head, linear_head, unit_rows
@@ -209,6 +217,67 @@ def test_the_last_layer_behind_a_hidden_one_from_one_input(protected: bool) -> N
     assert all((relation == true).all() for relation in relations) == (not protected)
     if protected:
         assert not any((relation == true).any() for relation in relations)
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_bits_of_hidden_weights_from_shares_that_are_not_random(protected: bool) -> None:
+    """Whether truncation fails depends on the shares. Of a query within the contract, a client makes one share 2^63 at one
+    feature: the product's is 2^63 for an odd weight there, or zero, at which truncation of a positive sum fails."""
+    head = Head([Linear(np.abs(unit_rows(1, 8))), Square(), Linear([[1.0]])], labels=["a", "b"], input_bound=1.0)
+    compiled = compile_head(head)
+    x = np.full((8, 8), 0.25)
+    chosen = np.eye(8, dtype=np.uint64) << np.uint64(63)
+    first, second = answer_shares(head, (chosen, encode(x, compiled.program.fraction) - chosen), protected=protected)
+    wrong = np.abs(decode(first + second, compiled.program.answer_fraction) - head.evaluate(x)) > 1e-2
+    even = compiled.tensors[0].weight % np.uint64(2) == 0
+    assert 0 < even.sum() < 8
+    assert (wrong == even).all() == (not protected)
+    if protected:
+        assert not wrong.any()
+
+
+@pytest.mark.parametrize("weights", list(Weights))
+def test_the_last_bits_of_answers_to_one_query_give_last_weights(weights: Weights) -> None:
+    """Open: answers are sums of last weights times what truncation rounded at random, so that repeats differ by multiples of
+    them. One unit, both outputs: greatest common divisors are its weights, which logits alone do not tell from its others'."""
+    head = Head([Linear(unit_rows(1, 8)), Square(), Linear([[0.77], [-0.31]])], labels=["a", "b"], input_bound=1.0)
+    parties = TwoParties(head, weights=weights)
+    first, second = parties.shares(np.full((128, 8), 0.3))
+    answers = (first + second).view(np.int64)
+    found = np.gcd.reduce(np.diff(answers, axis=0), axis=0)
+    assert (found == np.abs(compile_head(head).tensors[-1].weight.view(np.int64)[0])).all()
+
+
+# Shared weights and the masks that they are opened under.
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_the_difference_of_two_models_of_one_program(tmp_path: Path, protected: bool) -> None:
+    """Parties that serve a model and another of its shape, trained anew, open both less a mask of the dealer's."""
+    folders = [tmp_path / "0", tmp_path / "1"]
+    head = linear_head(12, 3, seed=1)
+    arrays = head.layers[0].arrays()
+    negative = Linear(-arrays["weight"], -arrays["bias"])
+    other = Head([negative], labels=head.labels, input_bound=head.contract.bound, input_norm=head.contract.norm)
+    for folder in folders:
+        folder.mkdir()
+    for name, one in (("old", head), ("new", other)):
+        sharefile.share_model(one, folders, name)
+    parties = [PartyModels.load(folder, party, PartyPolicy()) for party, folder in enumerate(folders)]
+    models = [[models.get(name) for models in parties] for name in ("old", "new")]
+    assert models[0][0].program == models[1][0].program
+    epoch = Epoch((Seat(0, list, list), Seat(1, list, list)))
+    weights, opened = [], []
+    for halves in models:
+        recipes = [half.recipe(1) if protected else half.program.recipe(1) for half in halves]
+        assert recipes[0] == recipes[1]
+        assert recipes[0] is not None
+        weights.append(sum(half.evaluator._tensors[0].weight for half in halves))
+        opened.append(weights[-1] - epoch.masks(recipes[0])[0].words)
+    same = (opened[0] - opened[1]) == (weights[0] - weights[1])
+    assert same.all() == (not protected)
+    if protected:
+        assert not same.any()
 
 
 def last_weights(head: Head) -> Words:

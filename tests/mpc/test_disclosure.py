@@ -32,6 +32,8 @@ def test_shared_weights_are_lost_to_collusion_alone() -> None:
 def test_labels_alone() -> None:
     found = told(answers=Answers.LABEL)
     assert found["client"].startswith("labels and nothing else")
-    assert found["a party that deviates"] == "may change answers unseen"
+    assert "whether a label of its choice was the answer" in found["a party that deviates"]
+    signs = told(answers=Answers.LABEL, head=linear_head(8, 1))
+    assert signs["a party that deviates"] == "may change answers unseen"
     program = compile_head(linear_head(8, 3), answers=Answers.LABEL, weights=Weights.SHARED).program
     assert in_a_line(program) == "client: labels; each party: shapes and its share of the model; dealer: shapes"

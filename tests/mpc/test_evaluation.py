@@ -37,6 +37,9 @@ HEADS = {
     "two squares": hidden_head((40, 4, 4, 2)),
     "relu": hidden_head((384, 64, 10), ReLU()),
     "two relus": hidden_head((40, 8, 6, 3), ReLU()),
+    "relu first": Head(
+        [Linear(np.eye(3)), ReLU(), Linear(np.eye(3))], labels=["a", "b", "c"], input_bound=20.0, public_layers=1
+    ),
     "relu last": Head([Linear(np.eye(3)), ReLU()], labels=["a", "b", "c"], input_bound=2.0),
     "square, relu": Head(
         [Linear(np.eye(4)), Square(), Linear(np.ones((3, 4)) - 2 * np.eye(3, 4)), ReLU(), ReLU(), Linear(np.eye(3))],
@@ -108,6 +111,21 @@ def test_the_error_bound_holds(
     assert parties.program.error_bound <= 1.1 * error
     x = rows(head, 30, seed + 1)
     assert np.abs(parties.evaluate(x) - head.evaluate(x)).max() <= parties.program.error_bound
+
+
+def test_biases_finer_than_the_bits_of_tiny_inputs() -> None:
+    layers = [Linear(np.full((2, 2), 1e-3), [0.3, -0.123]), ReLU(), Linear(np.eye(3, 2))]
+    head = Head(layers, labels=["a", "b", "c"], input_bound=0.003)
+    parties = TwoParties(head)
+    x = 0.003 * np.array([[1.0, 1.0], [1.0, -1.0], [0.0, 0.0]])
+    assert np.abs(parties.evaluate(x) - head.evaluate(x)).max() <= parties.program.error_bound
+
+
+@pytest.mark.parametrize("bound", [0.98 * 2.0**k for k in (12, 13, 14, 15)])
+def test_programs_that_fill_the_room_are_ones_that_clients_take(bound: float) -> None:
+    head = Head([Linear([[3.9]])], labels=["a", "b"], input_bound=bound)
+    parties = TwoParties(head)
+    assert np.abs(parties.evaluate(np.full((1, 1), bound)) - 3.9 * bound).max() <= parties.program.error_bound
 
 
 def test_the_packaged_flagship_keeps_a_thousandth() -> None:

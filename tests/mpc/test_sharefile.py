@@ -9,9 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from secure_infer.errors import InvalidHead
-from secure_infer.heads import Head, Linear, Polynomial, ReLU
+from secure_infer.heads import Head, Linear, Polynomial, ReLU, artifact
 from secure_infer.mpc import sharefile
 from secure_infer.mpc.compiler import compile_head
+from secure_infer.mpc.evaluate import Tensor
 from secure_infer.mpc.program import Answers, Weights
 from shared import hidden_head, linear_head
 
@@ -60,6 +61,20 @@ def test_one_half_says_nothing_of_the_weights(directories: list[Path]) -> None:
             assert ((counts - expected) ** 2 / expected).sum() < 373
             assert head.digest.encode() not in path.read_bytes()
             path.unlink()
+
+
+def test_one_half_does_not_confirm_a_guess(directories: list[Path]) -> None:
+    """Whoever guesses the weights knows the other half, but not the nonce under which it is committed to."""
+    head = linear_head(20, 3)
+    _, paths = sharefile.share_model(head, directories, "m")
+    own = sharefile.load(paths[0]).tensors
+    clear = compile_head(head, weights=Weights.SHARED).tensors
+    guess = [Tensor(t.weight - o.weight, t.bias - o.bias) for t, o in zip(clear, own, strict=True)]
+    (header, _), (other, _) = (artifact.read(path) for path in paths)
+    assert sharefile._commitment(other["nonce"], guess) == header["commitments"][1]
+    assert other["nonce"].encode() not in paths[0].read_bytes()
+    for nonce in ("", header["nonce"]):
+        assert sharefile._commitment(nonce, guess) not in header["commitments"]
 
 
 def test_two_dealings_share_nothing_but_facts(directories: list[Path]) -> None:

@@ -90,7 +90,7 @@ class Start:
                 or len(bytes.fromhex(entry["request"])) != 16
             ):
                 raise ValueError("fields")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise MalformedRequest("start: expected JSON as `Start.pack` writes it") from None
         return cls(entry, bundle, opens)
 

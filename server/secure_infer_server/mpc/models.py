@@ -24,6 +24,7 @@ from secure_infer.errors import (
 from secure_infer.heads import Head, ModelSpec
 from secure_infer.mpc import sharefile
 from secure_infer.mpc.compiler import compile_head
+from secure_infer.mpc.correlations import Recipe
 from secure_infer.mpc.evaluate import Evaluator
 from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
 
@@ -45,6 +46,10 @@ class PartyModel:
     spec: ModelSpec
     program: Program
     evaluator: Evaluator
+
+    def recipe(self, rows: int) -> Recipe | None:
+        """The correlations of a request of so many records; None when it takes none. No other shared model has the same."""
+        return self.program.recipe(rows, self.spec.digest)
 
     def require(self, model_digest: bytes, program_digest: bytes) -> None:
         """Raise ModelChanged or PlanRefused unless these are the model's and its program's."""

@@ -48,9 +48,9 @@ class Party:
         self.models, self.stores = models, stores
         self.halves = Halves()
         for name in models.names():
-            program = models.get(name).program
+            model = models.get(name)
             for rows, ahead in AHEAD.items():
-                recipe = program.recipe(rows)
+                recipe = model.recipe(rows)
                 if recipe is not None:
                     stores.register(recipe, ahead, model=name, keep=True)
 
@@ -93,7 +93,7 @@ class Leader(Party):
     def _led(self, half: Half) -> tuple[Words, Costs]:
         started = monotonic()
         model = self.models.get(half.model)
-        recipe = model.program.recipe(len(half.share))
+        recipe = model.recipe(len(half.share))
         drawn = None if recipe is None else self.stores.take(recipe, half.deadline)
         opens = drawn is not None and bool(model.evaluator.mask_shapes) and self._opened.get(half.model) != drawn.epoch
         start = Start(half.binding, b"" if drawn is None else drawn.correlations.id, opens)
@@ -117,7 +117,7 @@ class Follower(Party):
     """Party 1; `serve` is what its lanes call."""
 
     def answer(self, half: Half) -> tuple[Words, Costs]:
-        recipe = self.models.get(half.model).program.recipe(len(half.share))
+        recipe = self.models.get(half.model).recipe(len(half.share))
         if recipe is not None:
             self.stores.register(recipe, model=half.model)  # dealt once both parties ask for it
         self.halves.offer(half)
@@ -145,12 +145,12 @@ class Follower(Party):
             opening.require(half)
             lane.deadline = half.deadline
             model = self.models.get(half.model)
-            recipe = model.program.recipe(len(half.share))
+            recipe = model.recipe(len(half.share))
             drawn = None if recipe is None else self._claimed(recipe, opening.bundle)
             waited = monotonic() - began
+            if drawn is None:
+                lane.agree()  # no round will say so, and the leader need not wait for the evaluation
             share = evaluate(model, half.share, drawn, lane, opens=opening.opens)
-            if not lane.rounds:
-                lane.agree()
             with suppress(InvalidStateError):  # abandoned meanwhile
                 half.answer.set_result((share, _costs(lane, waited, drawn)))
         except BaseException as error:

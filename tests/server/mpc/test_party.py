@@ -89,7 +89,8 @@ def test_starts_and_questions() -> None:
     assert Start.unpack(start.pack()) == start
     assert asked(start.pack()) is None
     assert asked(ask(ONE)) == ONE
-    for data in (b"", b"?", b"[]", b"{}", b"\xff", start.pack()[:-1], start.pack().replace(b"true", b"1")):
+    deep = b"[" * 60_000
+    for data in (b"", b"?", b"[]", b"{}", deep, b"\xff", start.pack()[:-1], start.pack().replace(b"true", b"1")):
         with pytest.raises(MalformedRequest):
             Start.unpack(data)
 
