@@ -33,6 +33,8 @@ from secure_infer.mpc.stages import Stage, stages
 DEFAULT_ERROR = 1e-3
 RELATIVE_ERROR = 2.0**-10
 """Of the range: the most that is taken where the default cannot be had."""
+FLOOD = 0.25
+"""Part of the error wanted that noise takes up, where there are hidden layers to hide."""
 MAX_CLASSES = 128
 
 
@@ -63,10 +65,11 @@ def compile_head(
     parts = stages(head)
     largest = float(parts[-1].bounds.outputs.max()) if parts[-1].network is not None else parts[-1].contract.bound
     wanted = DEFAULT_ERROR if error is None else error
-    fitted, reason = fit(parts, wanted, label=label)
+    flood = 0.0 if label or _affine(parts) else FLOOD
+    fitted, reason = fit(parts, (1 - flood) * wanted, label=label)
     while fitted is None and error is None and wanted < RELATIVE_ERROR * largest:
         wanted *= 4
-        fitted, reason = fit(parts, wanted, label=label)
+        fitted, reason = fit(parts, (1 - flood) * wanted, label=label)
     if fitted is None:
         raise UnsupportedHead(
             f"secret sharing: no fixed point keeps every logit within {wanted:.3g}: {reason}; "
@@ -87,7 +90,8 @@ def compile_head(
         fraction=fitted.fractions.inputs,
         answer_fraction=lowered.fraction,
         answer_range=2.0 ** math.ceil(math.log2(max(fitted.largest_output + fitted.error, 2.0**-20))),
-        error_bound=coarse(fitted.error),
+        error_bound=coarse(fitted.error + flood * wanted),
+        flood=flood * wanted,
         failure_probability=coarse(fitted.failure, 1),
     )
     return Compiled(program, tuple(lowered.tensors))
@@ -99,6 +103,11 @@ def coarse(value: float, digits: int = 2) -> float:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}")
+
+
+def _affine(parts: Sequence[Stage]) -> bool:
+    """Whether the head is an affine map, whose answers hold nothing but their logits."""
+    return len(parts) == 1 and not parts[0].rectified and parts[0].network is not None and not parts[0].network.hidden
 
 
 def _check_label(head: Head) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 
 from secure_infer.errors import CorrelationMisuse
 from secure_infer.mpc import comparison
-from secure_infer.mpc.correlations import MOD, PRIME, Correlations, Product, Square, WeightProduct, uniform_mod
+from secure_infer.mpc.correlations import MOD, Correlations, Product, Square, WeightProduct, uniform_mod
 from secure_infer.mpc.crypten import available
 from secure_infer.mpc.link import Link, opened
 from secure_infer.mpc.program import Affine, Comparisons, Largest, Positive, Powers, Program, Rectify, Weights
 from secure_infer.mpc.ring import Matrix, Words, truncate
-from secure_infer.mpc.streams import KeyedStream
+from secure_infer.mpc.streams import KeyedStream, uniform_words
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,19 @@ class Evaluator:
             return MOD.join(share, zero) if self.party == 0 else MOD.part(share, zero)
         if isinstance(last, Positive):
             return np.asarray((share ^ words) & np.uint64(1))
-        return share + words if self.party == 0 else share - words
+        flooded = share + self._noise(share.size).reshape(share.shape)
+        return flooded + words if self.party == 0 else flooded - words
+
+    def _noise(self, count: int) -> Words:
+        """This party's half of the flood, known to it alone: uniform within half of `Program.flood` either way.
+
+        Answers behind hidden layers are sums of last weights times units that truncation rounded at random: without noise
+        repeats of one query differ by multiples of single weights.
+        """
+        reach = int(self.program.flood / 2 * 2.0**self.program.answer_fraction)
+        if not reach:
+            return np.zeros(count, dtype=np.uint64)
+        return np.asarray(uniform_words(count) % np.uint64(2 * reach + 1) - np.uint64(reach))
 
 
 def _comparing(how: Comparisons) -> Any:
@@ -166,8 +178,3 @@ def _required(correlations: Correlations | None) -> Correlations:
     if correlations is None:
         raise CorrelationMisuse("this program takes correlations, and none were given")
     return correlations
-
-
-def field_zero(words: Words) -> Words:
-    """Whether elements of the field, given as words below 2 PRIME, are zero."""
-    return np.asarray(words % np.uint64(PRIME) == 0)

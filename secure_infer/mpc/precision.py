@@ -1,7 +1,7 @@
 """What fixed point costs: a bound on the error of every logit, and the probability that truncation spoils a record.
 
-Features, weights and coefficients are rounded to multiples of 2^-f once, and every truncation rounds up or down at random (a
-standard deviation of half a unit at most, without bias). What is rounded once, when the program is compiled, is bounded at
+Weights and coefficients are rounded to multiples of 2^-f once; features and every truncation are rounded up or down at random
+(a standard deviation of half a unit at most, without bias). What is rounded once, when the program is compiled, is bounded at
 its worst input; what is random, at six standard deviations. Errors reach the logits through the steepest slopes that inputs
 allow (`heads.network.Bounds.sensitivity`), those of one stage as a vector of bounded length into the next.
 
@@ -23,9 +23,7 @@ from secure_infer.mpc.stages import Stage
 SIGMAS = 6.0
 FINE = 40
 """So many bits that what they round does not count."""
-_ROUNDING = 1 / np.sqrt(12)
-"""Standard deviation of rounding to the nearest, in units."""
-_TRUNCATION = 0.5
+_HALF = 0.5
 """Largest standard deviation of rounding up or down at random, in units."""
 
 
@@ -71,7 +69,7 @@ def _stage_error(
     worst = np.zeros(network.outputs)
     inputs = _once(part, "inputs", lambda: _through(network, bounds))
     if incoming is None:
-        chance.add(2.0**-fractions.inputs * _ROUNDING * inputs)
+        chance.add(2.0**-fractions.inputs * _HALF * inputs)
     else:
         worst = worst + incoming * inputs
     bits = fractions.weights
@@ -95,7 +93,7 @@ def _truncations(network: Network, bounds: Bounds, index: int) -> Callable[[], F
     """Errors (K,) of the outputs from truncating a layer's sums and powers, in units of the state."""
 
     def compute() -> Floats:
-        sums = bounds.sensitivity(index, np.full(network.hidden[index].units, _TRUNCATION))
+        sums = bounds.sensitivity(index, np.full(network.hidden[index].units, _HALF))
         return np.asarray(np.hypot(sums, _power_errors(network, bounds, index)))
 
     return compute
@@ -138,7 +136,7 @@ def _power_errors(network: Network, bounds: Bounds, index: int) -> Floats:
     # t² is truncated once; t³ = t t² and t⁴ = t² t² carry its error on and are truncated again.
     gains = {1: 0.0, 2: 1.0, 3: 1.0 + largest, 4: 1.0 + 2 * largest**2}
     per_unit = sum(np.abs(layer.coefficients[:, e]) * gains[e] for e in used_exponents(layer))
-    errors = np.broadcast_to(np.asarray(per_unit, dtype=np.float64) * _TRUNCATION, (layer.units,))
+    errors = np.broadcast_to(np.asarray(per_unit, dtype=np.float64) * _HALF, (layer.units,))
     if index + 1 < len(network.hidden):
         following = network.hidden[index + 1].weight
         return bounds.sensitivity(index + 1, (following * errors**2) @ following.T)

@@ -130,7 +130,9 @@ class Program:
     """steps and settings as their types say. fraction, answer_fraction: bits of inputs and of logits.
 
     answer_range: no |logit| exceeds it, a power of two. error_bound: on each logit, at six standard deviations of what is
-    random in it. failure_probability: that truncation spoils a record, at worst over inputs; spoilt logits are out of range.
+    random in it, `flood` included: the most that both parties together add to a logit at random, so that its last bits do not
+    tell single weights behind hidden layers; zero for affine programs. failure_probability: that truncation spoils a record, at
+    worst over inputs; spoilt logits are out of range.
     """
 
     weights: Weights
@@ -141,6 +143,7 @@ class Program:
     answer_fraction: int
     answer_range: float
     error_bound: float
+    flood: float
     failure_probability: float
 
     # What both sides compute from it.
@@ -186,7 +189,7 @@ class Program:
                 Comparisons(entry["comparisons"]),
                 steps,
                 *(int(entry[name]) for name in ("fraction", "answer_fraction")),
-                *(float(entry[name]) for name in ("answer_range", "error_bound", "failure_probability")),
+                *(float(entry[name]) for name in ("answer_range", "error_bound", "flood", "failure_probability")),
             )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
             raise PlanRefused("program: expected JSON as `Program.as_json` writes it") from None
@@ -202,6 +205,7 @@ class Program:
             and 0 < self.fraction <= MAX_FRACTION
             and 0 <= self.answer_fraction <= 2 * MAX_FRACTION
             and all(0 < v < math.inf for v in (self.answer_range, self.error_bound))
+            and 0 <= self.flood < self.error_bound
             and 0 <= self.failure_probability <= 1
             and self.answer_range * 2.0**self.answer_fraction <= 2.0**62
         )

@@ -23,7 +23,7 @@ import pytest
 
 from mpc.two_parties import TwoParties, in_step
 from secure_infer.heads import Head, Linear, Square
-from secure_infer.mpc import sharefile
+from secure_infer.mpc import compiler, sharefile
 from secure_infer.mpc.compiler import compile_head
 from secure_infer.mpc.correlations import Correlations, deal
 from secure_infer.mpc.evaluate import Evaluator
@@ -202,9 +202,11 @@ def test_words_of_a_linear_head_from_one_answer_share(protected: bool) -> None:
 
 
 @pytest.mark.parametrize("protected", [False, True])
-def test_the_last_layer_behind_a_hidden_one_from_one_input(protected: bool) -> None:
+def test_the_last_layer_behind_a_hidden_one_from_one_input(protected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All queries are one input. Answer shares z W, z uniform, four words: what the last four of eight columns of W are, given
     the first four, follows from a few answers by linear algebra mod 2^64."""
+    if not protected:
+        monkeypatch.setattr(compiler, "FLOOD", 0.0)
     head = next(h for seed in range(50) if odd(last_weights(h := hidden_head((6, 2, 8), seed=seed))[:, :4]))
     weights = last_weights(head)
     fraction = compile_head(head).program.fraction
@@ -236,16 +238,28 @@ def test_bits_of_hidden_weights_from_shares_that_are_not_random(protected: bool)
         assert not wrong.any()
 
 
+@pytest.mark.parametrize("flooded", [False, True])
 @pytest.mark.parametrize("weights", list(Weights))
-def test_the_last_bits_of_answers_to_one_query_give_last_weights(weights: Weights) -> None:
-    """Open: answers are sums of last weights times what truncation rounded at random, so that repeats differ by multiples of
-    them. One unit, both outputs: greatest common divisors are its weights, which logits alone do not tell from its others'."""
+def test_the_last_bits_of_answers_to_one_query(
+    weights: Weights, flooded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unflooded answers are sums of last weights times units that truncation rounded at random, so that repeats differ by
+    multiples of them. One unit, both outputs: greatest common divisors are its weights, which logits alone do not tell."""
+    if not flooded:
+        monkeypatch.setattr(compiler, "FLOOD", 0.0)
     head = Head([Linear(unit_rows(1, 8)), Square(), Linear([[0.77], [-0.31]])], labels=["a", "b"], input_bound=1.0)
     parties = TwoParties(head, weights=weights)
-    first, second = parties.shares(np.full((128, 8), 0.3))
+    # One and the same encoding, as a client would repeat it.
+    first, second = parties.shares(np.full((128, 8), 0.3125))
     answers = (first + second).view(np.int64)
     found = np.gcd.reduce(np.diff(answers, axis=0), axis=0)
-    assert (found == np.abs(compile_head(head).tensors[-1].weight.view(np.int64)[0])).all()
+    secret = np.abs(compile_head(head).tensors[-1].weight.view(np.int64)[0])
+    assert (found == secret).all() == (not flooded)
+    if flooded:
+        # Noise is above the steps that it hides, and within what is stated.
+        assert np.diff(answers, axis=0).std() > 5 * secret.max()
+        logits = answers * 2.0**-parties.program.answer_fraction
+        assert np.abs(logits - head.evaluate(np.full((1, 8), 0.3125))).max() <= parties.program.error_bound
 
 
 # Shared weights and the masks that they are opened under.

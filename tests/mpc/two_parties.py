@@ -16,8 +16,8 @@ from secure_infer.mpc.evaluate import Evaluator, Tensor
 from secure_infer.mpc.link import MemoryLink, memory_links
 from secure_infer.mpc.masks import expand
 from secure_infer.mpc.program import Largest, Positive, Program, Weights, row_class
-from secure_infer.mpc.ring import Matrix, Words, decode, encode
-from secure_infer.mpc.sharing import split
+from secure_infer.mpc.ring import Matrix, Words, decode
+from secure_infer.mpc.sharing import encode_fairly, split
 from secure_infer.mpc.streams import KeyedStream, fresh_key
 
 
@@ -96,7 +96,7 @@ class TwoParties:
 
     def shares(self, x: np.ndarray) -> list[Words]:
         """Shares of the answers for rows x (B, d)."""
-        carried = encode(x, self.program.fraction)
+        carried = encode_fairly(x, self.program.fraction)
         padded = np.zeros((row_class(len(x)), x.shape[1]), dtype=np.uint64)
         padded[: len(x)] = carried
         halves, zero = split(padded), fresh_key()

@@ -14,8 +14,8 @@ from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.errors import AnswerRefused, HalvesDiffer, ModelChanged, PlanRefused, SettingsError
 from secure_infer.heads import ModelSpec, Task
 from secure_infer.mpc.program import Largest, Positive, Program
-from secure_infer.mpc.ring import Words, encode
-from secure_infer.mpc.sharing import split
+from secure_infer.mpc.ring import Words
+from secure_infer.mpc.sharing import encode_fairly, split
 from secure_infer.v1 import models_pb2, mpc_pb2
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import mpc as wire_mpc
@@ -194,7 +194,7 @@ class SharedSession:
                 rows=len(rows),
                 share=half.astype("<u8", copy=False).tobytes(),
             )
-            for half in split(encode(spec.carry(rows), program.fraction))
+            for half in split(encode_fairly(spec.carry(rows), program.fraction))
         ]
         costs.encrypt += perf_counter() - started
         started = perf_counter()

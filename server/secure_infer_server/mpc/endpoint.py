@@ -19,10 +19,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from secure_infer import pem
 from secure_infer.address import is_loopback
 from secure_infer.errors import CallFailed, InternalFault, SecureInferError, SettingsError
 from secure_infer.wire import status as wire_status
+from secure_infer_server.callers.credentials import server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ class Endpoint:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
         host, identity = self._listening.host, self._listening.identity
         wanted = f"{host}:{self._listening.port}"
-        credentials = None if identity is None else _credentials(identity)
+        credentials = None
+        if identity is not None:
+            credentials = server_credentials(identity.certificate, identity.key, identity.authority)
         try:
             if credentials is None:
                 port = self.server.add_insecure_port(wanted)
@@ -139,9 +141,3 @@ def errors_answered(name: str, context: grpc.ServicerContext) -> Iterator[None]:
         log.exception("fault %s in %s", fault, name)
         known = InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)
     context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))
-
-
-def _credentials(identity: Identity) -> grpc.ServerCredentials:
-    pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
-    authority = pem.certificates("--client-ca", identity.authority)
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -17,8 +17,11 @@ import numpy as np
 from secure_infer.errors import HalvesDiffer, MalformedRequest, PeerFailure, ResourceExhausted
 from secure_infer.mpc.correlations import ID_BYTES
 from secure_infer.mpc.ring import Words
+from secure_infer_server.mpc.roles import ANONYMOUS
 
 MAX_UNDER_WAY = 192
+MAX_OF_A_CLIENT = 64
+"""Of these, one client's: one that sends halves without their other halves leaves places to the others."""
 _REMEMBERED = 1 << 16  # request ids, so that none is evaluated twice
 
 
@@ -136,11 +139,11 @@ class Halves:
     def __init__(self) -> None:
         self._waiting: dict[bytes, Half | None] = {}  # None: about to be offered
         self._seen: OrderedDict[bytes, None] = OrderedDict()
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()  # by client
         self._changed = threading.Condition()
 
     @contextmanager
-    def admitted(self, request_id: bytes) -> Iterator[None]:
+    def admitted(self, request_id: bytes, client: str = "") -> Iterator[None]:
         """A request's half is here, for as long as the block lasts.
 
         Raises MalformedRequest for an id that was used before, since no request is evaluated twice, and ResourceExhausted
@@ -153,15 +156,17 @@ class Halves:
             if len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
             self._changed.notify_all()
-            if self._under_way >= MAX_UNDER_WAY:
+            if self._under_way.total() >= MAX_UNDER_WAY:
                 raise ResourceExhausted(f"{MAX_UNDER_WAY} requests are under way; ask again later")
-            self._under_way += 1
+            if client != ANONYMOUS and self._under_way[client] >= MAX_OF_A_CLIENT:
+                raise ResourceExhausted(f"{MAX_OF_A_CLIENT} requests of this client are under way; ask again later")
+            self._under_way[client] += 1
             self._waiting[request_id] = None
         try:
             yield
         finally:
             with self._changed:
-                self._under_way -= 1
+                self._under_way -= Counter([client])  # drops what is zero
                 self._waiting.pop(request_id, None)
                 self._changed.notify_all()
 

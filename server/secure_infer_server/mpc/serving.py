@@ -70,7 +70,7 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
             client = require(context, Role.CLIENT)
             if len(request.request_id) != REQUEST_ID_BYTES:
                 raise MalformedRequest(f"request id: expected {REQUEST_ID_BYTES} bytes, got {len(request.request_id)}")
-            with self._party.halves.admitted(request.request_id):
+            with self._party.halves.admitted(request.request_id, client):
                 model = self._party.models.get(request.model)
                 model.require(request.model_digest, request.program_digest)
                 half = Half(
