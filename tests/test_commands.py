@@ -158,6 +158,7 @@ def test_certs(tmp_path: Path) -> None:
     assert "nothing was overwritten" in failed("certs", "dev", "--out", tmp_path / "c", status=2)
 
 
+@pytest.mark.slow
 def test_demo_as_json() -> None:
     done = run("demo", "--texts", "40", "--json")
     assert done.returncode == 0, done.stderr

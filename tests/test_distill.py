@@ -202,6 +202,7 @@ def test_the_command_makes_wdbc_without_torch(tmp_path: Path) -> None:
 
 
 @needs_torch
+@pytest.mark.slow
 def test_training_is_deterministic_and_leaves_torch_alone() -> None:
     import torch
 

@@ -32,7 +32,7 @@ from secure_infer_benchmarks.peers import Workload
 from secure_infer_client.keys import SecretKey
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane
-from secure_infer_server.keystore import KeyStore
+from secure_infer_server.keys.vault import load_client_keys
 from secure_infer_server.registry import Offered, Registry, ServedModel
 from secure_infer_server.settings import Policy
 
@@ -97,14 +97,17 @@ class Bench:
     def __init__(self, head: Head, candidate: Candidate) -> None:
         self.plan = candidate.plan
         digest = bytes.fromhex(self.plan.digest)
-        offered = {digest: Offered(self.plan, candidate.cost.server, candidate.compile)}
-        served = ServedModel(ModelSpec.of("model", head), head, Policy(privacy=self.plan.privacy), offered, "")
+        self._offered = Offered(self.plan, candidate.cost.server, candidate.compile)
+        policy = Policy(privacy=self.plan.privacy)
+        served = ServedModel(ModelSpec.of("model", head), head, policy, {digest: self._offered}, "")
         self._blinds = BlindPool(1 << 28, per_key=max(8, 2 * self.plan.products))
-        self._dataplane = Dataplane(Registry({"model": served}, {}), KeyStore(1 << 30), self._blinds)
+        self._dataplane = Dataplane(Registry({"model": served}, {}), self._blinds)
         self._key = SecretKey(self.plan.parameters)
         upload = self._key.upload(self.plan)
-        self._names = ("model", served.digest, digest, upload.digest)
-        self._dataplane.store_key("model", digest, upload.digest, upload.data)
+        keys, _ = load_client_keys(self.plan, upload.data)
+        self._held = upload.digest, keys
+        if keys.public is not None:
+            self._blinds.warm(self.plan, upload.digest, keys.public)
         self._rows = self._key.rows(self.plan)
 
     def __enter__(self) -> Bench:
@@ -117,18 +120,18 @@ class Bench:
 
     def query(self, x: Floats) -> tuple[Floats, dict[str, float]]:
         """Logits (K,) of a row (d,), and milliseconds by stage; waits first until its blinds are ready."""
-        while self._blinds.level(self.plan, self._names[3]) < self.plan.products:
-            self._blinds.nudge(self.plan, self._names[3])
+        while self._blinds.level(self.plan, self._held[0]) < self.plan.products:
+            self._blinds.nudge(self.plan, self._held[0])
             sleep(0.0005)
         self._key.prepare(self.plan.ciphertexts)
         started = perf_counter()
         query = [self._key.encrypt(p) for p in pack_input(self.plan, x)]
         encrypted = perf_counter()
-        inferred = self._dataplane.infer(*self._names, [query])
+        evaluation = self._dataplane.begin(self._offered, self._held)
+        evaluation.add(query)
+        times = evaluation.done()
         answered = perf_counter()
-        assert inferred is not None
-        logits = read_answer(self.plan, self._rows, inferred.answers[0])
-        times = inferred.times
+        logits = read_answer(self.plan, self._rows, evaluation.answers[0])
         return logits, {
             "server": 1e3 * times.total,
             "load": 1e3 * times.load,

@@ -8,13 +8,14 @@ to answers. Run with OPENBLAS_NUM_THREADS=1 for figures of one thread a process,
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -29,6 +30,8 @@ from secure_infer_benchmarks.parties import Parties, Served
 from secure_infer_benchmarks.queries import warmed_up
 
 SHARED, LABEL, CRYPTEN = Weights.SHARED, Answers.LABEL, Comparisons.CRYPTEN
+Item = TypeVar("Item")
+
 ROWS = 512
 LARGE_EVERY = 5
 """Queries of many records take their turn in one round of so many."""
@@ -92,9 +95,11 @@ def report(quick: bool) -> dict[str, Any]:
 
 def measure(wanted: Sequence[Case], settings: Settings, stock: Sequence[peers.Peer] = peers.SHARING) -> dict[str, Any]:
     """The same for any cases; stock: peers that share secrets, which are asked about the same heads."""
+    _say(f"starting a dealer and two parties for {len(wanted)} cases")
     with Parties(list({case.served.name: case.served for case in wanted}.values())) as parties:
         found = _ours(parties, wanted, settings)
         load = {"cases": os.getloadavg()[0]}
+        _say(f"on links with a delay: {settings.delayed} rounds")
         delayed = delays.measure(parties, [case.served for case in wanted if case.delayed], settings.delayed)
         load["delays"] = os.getloadavg()[0]
     others = beside(wanted, settings, stock)
@@ -114,6 +119,19 @@ def measure(wanted: Sequence[Case], settings: Settings, stock: Sequence[peers.Pe
     }
 
 
+def _say(line: str) -> None:
+    """A line on stderr, terminal or not: the suite takes minutes."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def announced(doing: str, items: Sequence[Item], name: Callable[[Item], str]) -> Iterator[Item]:
+    """The items, each said when its turn comes."""
+    for number, item in enumerate(items, 1):
+        _say(f"{doing} {name(item)} ({number} of {len(items)})")
+        yield item
+
+
 def _rows(head: Head) -> peers.Floats:
     """Held-out texts' embeddings where the head has an embedder and it is installed, else random rows."""
     return rows_of(Source("", head, real=head.embedder is not None), ROWS)[1]
@@ -123,7 +141,8 @@ def _ours(parties: Parties, wanted: Sequence[Case], settings: Settings) -> dict[
     rows = {id(head): _rows(head) for head in {id(case.served.head): case.served.head for case in wanted}.values()}
     asked = [(case.name, case.served, rows[id(case.served.head)], case.records) for case in wanted]
     with ExitStack() as stack:
-        found, reasons = warmed_up(stack, parties, asked)
+        found, reasons = warmed_up(stack, parties, announced("warming up", asked, lambda one: one[0]))
+        _say(f"asking in turn: {settings.rounds} rounds")
         for turn in tqdm(range(settings.rounds), desc="secret sharing", leave=False, disable=None):
             for queries in found.values():
                 if queries.records == 1 or turn % LARGE_EVERY == 0:
@@ -141,7 +160,7 @@ def beside(wanted: Sequence[Case], settings: Settings, stock: Sequence[peers.Pee
     found: dict[str, list[dict[str, Any]]] = {}
     done: dict[tuple[int, Weights, Answers, int], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for case in tqdm(wanted, desc="stock CrypTen", leave=False, disable=None):
+        for case in announced("stock CrypTen:", wanted, lambda one: one.name):
             one = case.served
             key = (id(one.head), one.weights, one.answers, case.records)
             if key not in done:

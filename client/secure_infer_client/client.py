@@ -76,7 +76,7 @@ class Client:
             token=token,
         )
         self._session, self._channels = open_session(
-            targets_of(target, scheme),
+            transport.targets(targets_of(target, scheme), root_certificates, private_key, party=scheme == "mpc"),
             scheme,
             connect,
             model=model,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from secure_infer.ckks.plan import Plan
+from secure_infer.mpc.disclosure import fails_unseen
 from secure_infer.mpc.program import SECURITY_BITS, Program
 from secure_infer.v1 import inference_pb2, mpc_pb2
 from secure_infer_client.batches import BatchAnswers
@@ -101,6 +102,16 @@ class Costs:
             retries=self.retries,
             wait_ms=1e3 * self.wait,
         )
+
+
+def accuracy(plan: Plan | Program, error_bound: float) -> str:
+    """What answers may differ by: logits by the bound; labels alone, whose logits nobody sees, are right or wrong."""
+    if not isinstance(plan, Program):
+        return f"logit error at most {error_bound:g}"
+    unseen = f"unnoticed with probability {plan.failure_probability:.0e}"
+    if plan.label_only:
+        return f"a label is wrong {unseen}, besides close calls (logits within {2 * error_bound:g})"
+    return f"logit error at most {error_bound:g}" + (f", more {unseen}" if fails_unseen(plan) else "")
 
 
 def in_words(plan: Plan | Program) -> str:

@@ -23,7 +23,7 @@ class Prediction:
     label: the most probable class (multilabel: those that hold, joined; regression: the numbers).
     probability: of the most probable label, calibrated, in [0, 1]; NaN for regression. logits: float64 (K,).
     margin: the best logit's lead (|logit| for a binary head). error_bound: stated bound on each logit's error.
-    certain: margin > 2 * error_bound, so that encryption cannot have changed the label.
+    certain: margin > 2 * error_bound, so that encryption cannot have changed the label; None without a margin.
     removed: what de-identification took out of the text before it was embedded; it never leaves this machine.
     truncated: whether any of the text was left out (it never is: long text is embedded in windows).
     windows: windows the text was embedded in.
@@ -31,7 +31,7 @@ class Prediction:
     parts: with long_text="apart", one Prediction a window of a text that has several; empty otherwise.
 
     Of a model that answers with labels alone there is the label and nothing to weigh it by: probability and margin are
-    NaN, logits are empty, and certain and abstain are False. error_bound then is that of the logits nobody saw.
+    NaN, logits are empty, certain is None and abstain False. error_bound then is that of the logits nobody saw.
     """
 
     label: str
@@ -39,7 +39,7 @@ class Prediction:
     logits: NDArray[np.float64]
     margin: float
     error_bound: float
-    certain: bool
+    certain: bool | None
     removed: tuple[Any, ...] = ()
     truncated: bool = False
     windows: int = 1
@@ -155,7 +155,7 @@ def label_predictions(error_bound: float, labels: list[str], prepared: Prepared)
             logits=np.empty(0),
             margin=math.nan,
             error_bound=error_bound,
-            certain=False,
+            certain=None,
             removed=removed,
             windows=windows,
         )

@@ -26,7 +26,8 @@ def targets_of(target: str | Sequence[str], scheme: str) -> tuple[str, ...]:
         raise SettingsError(f"target: expected 'HOST:PORT', or two of them, got {type(target).__name__}")
     parsed = [address.parse(one, "target") for one in given]
     if scheme == "ckks" and len(given) != 1:
-        raise SettingsError(f"target: expected one server, 'HOST:PORT', for scheme 'ckks', got {len(given)}")
+        hint = "; for two parties add --scheme mpc (scheme='mpc')" if len(given) == 2 else ""
+        raise SettingsError(f"target: expected one server, 'HOST:PORT', for scheme 'ckks', got {len(given)}{hint}")
     if scheme == "mpc":
         if len(given) != 2:
             raise SettingsError(

@@ -42,7 +42,7 @@ from secure_infer_client.keyring import KeyRing
 from secure_infer_client.keys import SecretKey
 from secure_infer_client.uploads import upload_key
 
-BUSY_PAUSE = 0.1  # seconds, about, until a busy server is asked again to take a key or a batch
+BUSY_PAUSE = 0.1  # seconds, about, until a busy server is asked again
 PATIENCE = 4.0  # a batch may take so many times its estimate, beside the timeout of every call
 
 Answered = TypeVar("Answered")
@@ -280,8 +280,8 @@ class Session:
 
     def _infer(self, request: inference_pb2.InferRequest, costs: Costs) -> inference_pb2.InferResponse:
         started = perf_counter()
-        response: inference_pb2.InferResponse = self._call(
-            lambda: self._inference.Infer(request, timeout=self._timeout)
+        response: inference_pb2.InferResponse = self._patiently(
+            lambda: self._inference.Infer(request, timeout=self._timeout), self._timeout
         )
         costs.call += perf_counter() - started
         costs.rounds += 1
@@ -328,7 +328,7 @@ class Session:
             try:
                 return transport.call(self._target, timeout, function)
             except ResourceExhausted as busy:
-                # Many clients at once, after a server's start say: it takes a few uploads or batches at a time.
+                # Many clients at once, after a server's start say: it takes so many uploads, queries or batches at a time.
                 if "again" not in busy.details or perf_counter() - started > timeout:
                     raise
                 sleep(BUSY_PAUSE * (0.5 + secrets.randbelow(100) / 100))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -37,6 +37,50 @@ _SERVICE = {
 }
 
 
+class Target(str):
+    """ "HOST:PORT", and what this client was given to reach it: errors then say what may be missing.
+
+    tls: whether the connection is one. certificate: whether the client has one of its own. party: whether one of two parties
+    is expected there, rather than a server.
+    """
+
+    tls: bool
+    certificate: bool
+    party: bool
+
+    def __new__(cls, target: str, *, tls: bool, certificate: bool, party: bool) -> Target:
+        made = super().__new__(cls, target)
+        made.tls, made.certificate, made.party = tls, certificate, party
+        return made
+
+    @property
+    def advice(self) -> str:
+        """What to look at when the connection fails, although somebody may listen."""
+        if not self.tls:
+            return "TLS was not used here; if the server demands it give --root-certificates (root_certificates=)"
+        speaks = "TLS was used here: does the server use it, and is its certificate from the CA given"
+        if not self.certificate:
+            return (
+                f"{speaks}? If it asks for a client certificate give --private-key and --certificate-chain "
+                "(private_key=, certificate_chain=)"
+            )
+        return f"{speaks}, and this client's from one that the server accepts?"
+
+
+def uses_tls(target: str, root_certificates: Pem, private_key: Pem) -> bool:
+    """Loopback is plain as long as nothing is given for TLS."""
+    local = address.is_loopback(address.parse(target, "target")[0])
+    return not (root_certificates is None and private_key is None and local)
+
+
+def targets(given: Sequence[str], root_certificates: Pem, private_key: Pem, *, party: bool) -> list[Target]:
+    """The addresses with what there is to reach them."""
+    return [
+        Target(one, tls=uses_tls(one, root_certificates, private_key), certificate=private_key is not None, party=party)
+        for one in given
+    ]
+
+
 def channel(
     target: str, *, root_certificates: Pem, private_key: Pem, certificate_chain: Pem, token: str | None
 ) -> grpc.Channel:
@@ -60,7 +104,7 @@ def channel(
         options.append(("grpc.enable_http_proxy", 0))
     if (private_key is None) != (certificate_chain is None):
         raise SettingsError("private_key and certificate_chain go together; one is missing")
-    if root_certificates is None and private_key is None and local:
+    if not uses_tls(target, root_certificates, private_key):
         if token is not None:
             raise SettingsError("token: it is only sent over TLS; give root_certificates")
         return grpc.insecure_channel(target, options)
@@ -92,10 +136,14 @@ def translate(target: str, timeout: float, error: grpc.RpcError) -> SecureInferE
         return known
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
+        advice = target.advice if isinstance(target, Target) else "do both sides use TLS or neither?"
+        refused = "Connection refused" in details
         return ServerUnavailable(
-            f"no server answers at {target} ({details}); is it running, do both sides use TLS or neither, is its "
-            "certificate from the CA given, and does it ask for a client certificate?"
+            f"no server answers at {target} ({details}); is it running?" + ("" if refused else f" {advice}")
         )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        expected = "party" if isinstance(target, Target) and target.party else "server"
+        return CallFailed(f"{target} is no {expected} (a dealer, or another service?)")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ServerUnavailable(
             f"{target} gave no answer within {timeout:g} s; raise the timeout, or ask its operator"

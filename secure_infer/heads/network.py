@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from secure_infer.errors import UnsupportedHead
 from secure_infer.heads.contract import InputContract
-from secure_infer.heads.layers import Floats, Layer, Linear, Polynomial, Square
+from secure_infer.heads.layers import Floats, Layer, Linear, Polynomial, ReLU, Square
 
 MAX_DEGREE = 4
 _EIGEN_WORK = 1e11
@@ -137,6 +137,7 @@ def _polynomial(layer: Layer) -> Floats:
         raise UnsupportedHead(
             f"encrypted evaluation: a {layer.kind} layer is no polynomial; replace it by one "
             "(`secure-infer distill` learns a quadratic, `fit_polynomial` fits one to a range)"
+            + (", or let two parties evaluate it: --scheme mpc" if isinstance(layer, ReLU) else "")
         )
     used = np.flatnonzero(np.abs(coefficients).max(axis=0))
     degree = int(used[-1]) if len(used) else 0

@@ -36,6 +36,7 @@ RELATIVE_ERROR = 2.0**-10
 FLOOD = 0.25
 """Part of the error wanted that noise takes up, where there are hidden layers to hide."""
 MAX_CLASSES = 128
+ERROR_EXPECTED = "a bound above 0 and below 1000000"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,14 @@ class Compiled:
 
     program: Program
     tensors: tuple[Tensor, ...]
+
+
+def error_bound(text: str) -> float:
+    """A wanted bound on the logit error as people write it; raises ValueError unless it is ERROR_EXPECTED."""
+    bound = float(text)
+    if not 0 < bound < 1e6:
+        raise ValueError(text)
+    return bound
 
 
 def compile_head(
@@ -71,9 +80,12 @@ def compile_head(
         wanted *= 4
         fitted, reason = fit(parts, (1 - flood) * wanted, label=label)
     if fitted is None:
+        # An error as large as the logits themselves: where that is too little, no error helps.
+        helps = wanted < largest and fit(parts, (1 - flood) * largest, label=label)[0] is not None
+        advice = "ask for a larger --error, or train with a smaller range"
         raise UnsupportedHead(
             f"secret sharing: no fixed point keeps every logit within {wanted:.3g}: {reason}; "
-            "ask for a larger --error, or train with a smaller range"
+            + (advice if helps else "scale the features, or train with stronger weight decay")
         )
     lowered = _Lowering(fitted)
     for index, part in enumerate(parts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secure_infer.mpc.program import Largest, Program, Weights
+from secure_infer.mpc.program import Affine, Comparisons, Largest, Program, Rectify, Weights
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,38 @@ def who_learns(program: Program) -> list[Disclosure]:
 def in_a_line(program: Program) -> str:
     """ "client: logits; each party: shapes and the model; dealer: shapes"."""
     model = "its share of the model" if program.weights is Weights.SHARED else "the model"
-    dealer = "shapes" if program.recipe(1) else "nothing"
+    dealer = "shapes" if program.recipe(1) else "nothing for this model, which takes no correlations"
     return f"client: {'labels' if program.label_only else 'logits'}; each party: shapes and {model}; dealer: {dealer}"
+
+
+def failures(program: Program) -> str:
+    """What becomes of a record that truncation spoils, and how often one is.
+
+    A failure before CrypTen's ReLU can turn a positive number into zero, which stays in range.
+    """
+    if not program.failure_probability:
+        return "nothing is truncated that could fail"
+    spoilt = f"truncation spoils a record with probability {program.failure_probability:.0e}"
+    if program.label_only:
+        return f"{spoilt}, and its label may then be wrong, unnoticed"
+    if fails_unseen(program):
+        return f"{spoilt}: out of range, which the client sees and asks again, or in range after CrypTen's ReLU, unseen"
+    return f"{spoilt}, which the client sees and asks again"
+
+
+def fails_unseen(program: Program) -> bool:
+    """Whether an answer can be wrong after a truncation that failed, and pass the client's check of its range."""
+    rectified = any(isinstance(step, Rectify) for step in program.steps)
+    hidden = program.label_only or (rectified and program.comparisons is Comparisons.CRYPTEN)
+    return hidden and program.failure_probability > 0
 
 
 def _client(program: Program) -> str:
     if program.label_only:
         return "labels and nothing else: no probability, no margin; many of them still trace where the model decides"
-    return "logits; of the model what they tell: about as many answers as there are inputs give an affine head away"
+    if all(isinstance(step, Affine) for step in program.steps):
+        return "logits; of the model what they tell: about as many answers as there are inputs give an affine head away"
+    return "logits; of the model what they tell: many answers let it be imitated, and hidden layers are no proof against that"
 
 
 def _party(program: Program) -> str:

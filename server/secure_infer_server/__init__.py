@@ -1,10 +1,10 @@
 """The untrusted side: it evaluates what it cannot read, and holds no secret key.
 
 settings   what the operator decides      registry   artifacts and their compiled plans
-keystore   clients' public keys           guard      refuses secret keys sent by mistake
+keys       clients' public keys, stored   guard      refuses secret keys sent by mistake
 blinds     blinds prepared ahead          dataplane  requests, free of any protocol
 batches    many records at once           workers    evaluation in processes of their own
 front      where a request is evaluated   gate       what every call passes
 rpc        calls on an event loop         servicer   models and queries, in and out
-uploads    clients' keys, in              app        ports, credentials, health, shutdown
+clients    their keys, for evaluation     app        ports, credentials, health, shutdown
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import threading
@@ -11,25 +12,26 @@ from concurrent.futures import Future
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from secure_infer import pem
 from secure_infer.ckks.plan import MAX_ANSWER_BYTES
 from secure_infer.errors import SettingsError
-from secure_infer_server import rpc, servicer, uploads
+from secure_infer_server import rpc, servicer
 from secure_infer_server.batches import Batches
 from secure_infer_server.blinds import BlindPool
+from secure_infer_server.callers.credentials import server_credentials
+from secure_infer_server.clients import Clients
 from secure_infer_server.dataplane import Dataplane
 from secure_infer_server.front import Front
 from secure_infer_server.gate import Gate, OpenGate
-from secure_infer_server.keystore import KeyStore
+from secure_infer_server.guarded import GuardedGate, GuardSettings
+from secure_infer_server.keys.servicer import SERVICE as KEYS
+from secure_infer_server.keys.servicer import KeyServicer
 from secure_infer_server.registry import Registry
 from secure_infer_server.servicer import InferenceServicer, ModelServicer
-from secure_infer_server.settings import Settings, Tls
-from secure_infer_server.uploads import KeyServicer
+from secure_infer_server.settings import Settings
 from secure_infer_server.workers.lane import Lane
-from secure_infer_server.workers.material import MaterialStore
 from secure_infer_server.workers.pool import Pool
 
-SERVICES = (servicer.INFERENCE, servicer.MODELS, uploads.SERVICE)
+SERVICES = (servicer.INFERENCE, servicer.MODELS, KEYS)
 CONCURRENT_CALLS = 2048  # over all connections; an idle one costs a few kilobytes
 CONCURRENT_STREAMS = 256  # of one connection
 WINDOW = 4 << 20  # bytes that a stream may send before they are read: 300 Mbit/s at 100 ms
@@ -41,7 +43,8 @@ _TAKEN = "cannot listen on {}: the port is in use, or the address is not this ma
 class App:
     """A configured server. `start` listens, `heed_signals` and `wait` serve until SIGTERM or SIGINT, `stop` drains.
 
-    Calls are served by an event loop on a thread of its own. gate: what every call passes.
+    Calls are served by an event loop on a thread of its own. gate: what every call passes; None: one that tells callers
+    apart by their certificates, where they have to have some.
     """
 
     def __init__(self, settings: Settings, gate: Gate | None = None) -> None:
@@ -49,17 +52,20 @@ class App:
         _require_free(settings)  # now, and not after planning
         self.registry = Registry.load(settings)
         self.blinds = BlindPool(settings.blind_bytes, settings.blinds_per_key)
-        keys = KeyStore(settings.key_bytes)
-        self.front = Front(
-            Dataplane(self.registry, keys, self.blinds),
-            Batches(self.registry, keys, settings.batches, settings.batch_bytes),
-            self.blinds,
-            Pool(settings.workers),
-            Lane(settings.workers),
-            MaterialStore(settings.key_bytes),
-        )
-        self._gate = gate or OpenGate()
+        certified = settings.tls is not None and settings.tls.client_ca is not None
+        self._gate = gate or (GuardedGate(GuardSettings()) if certified else OpenGate())
+        self._gate.serve({name: self.registry.get(name).digest for name in self.registry.names()})
         self._loop = asyncio.new_event_loop()
+        pool, told_apart = Pool(settings.workers), certified or self._gate.takes_tokens
+        backend = settings.keys.open(settings.key_bytes, os.environ, told_apart=told_apart)
+        self.front = Front(
+            Dataplane(self.registry, self.blinds),
+            Batches(self.registry, settings.batches, settings.batch_bytes),
+            self.blinds,
+            pool,
+            Lane(settings.workers),
+            Clients(self.registry, self.blinds, pool, backend, settings.key_bytes, self._loop),
+        )
         self._thread = threading.Thread(target=self._serve, name="event-loop", daemon=True)
         self._started: Future[str] = Future()
         self._ending = threading.Event()
@@ -68,11 +74,13 @@ class App:
     def start(self) -> str:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
         self.blinds.start()
+        self.front.clients.vault.start()
         self._thread.start()
         try:
             return self._started.result()
         except SettingsError:
             self.blinds.close()
+            self.front.clients.vault.close()
             raise
 
     def heed_signals(self) -> None:
@@ -124,6 +132,7 @@ class App:
         await asyncio.to_thread(self.blinds.close)  # requests that are still under way make their own
         await server.stop(GRACE_SECONDS)
         await self.front.close()
+        await asyncio.to_thread(self.front.clients.vault.close)
 
     async def _listen(self, status: health.aio.HealthServicer) -> tuple[grpc.aio.Server, str]:
         settings, limit = self.settings, _message_limit(self.registry)
@@ -143,14 +152,15 @@ class App:
         methods = (
             InferenceServicer(self.front, self._gate, plaintext_baseline=settings.plaintext_baseline).methods(),
             ModelServicer(self.front.dataplane, self._gate).methods(),
-            KeyServicer(self.front, self._gate).methods(),
+            KeyServicer(self.front.clients.calls, self._gate).methods(),
         )
         server.add_generic_rpc_handlers(
             [rpc.handlers(name, self._gate, those) for name, those in zip(SERVICES, methods, strict=True)]
         )
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         wanted = f"{settings.host}:{settings.port}"
-        credentials = None if settings.tls is None else _credentials(settings.tls)
+        tls = settings.tls
+        credentials = None if tls is None else server_credentials(tls.certificate, tls.key, tls.client_ca)
         try:
             if credentials is None:
                 port = server.add_insecure_port(wanted)
@@ -184,9 +194,3 @@ def _require_free(settings: Settings) -> None:
             probe.bind(found[0][4])
     except OSError:
         raise SettingsError(_TAKEN.format(f"{settings.host}:{settings.port}")) from None
-
-
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    pair = pem.key_pair("--tls-key", tls.key, "--tls-cert", tls.certificate)
-    authority = None if tls.client_ca is None else pem.certificates("--client-ca", tls.client_ca)
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)

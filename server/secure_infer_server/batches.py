@@ -18,7 +18,7 @@ from secure_infer.ckks.batch.query import read_ciphertext
 from secure_infer.ckks.residues import Residues
 from secure_infer.errors import CallFailed, MalformedRequest, ResourceExhausted
 from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
-from secure_infer_server.keystore import ClientKeys, KeyStore
+from secure_infer_server.keystore import ClientKeys
 from secure_infer_server.registry import OfferedBatch, Registry
 
 BATCH_SECONDS = 60.0  # that any batch may take
@@ -60,10 +60,10 @@ Event = KeyNotHeld | Progress | Answer | BatchTimes
 
 
 class Batches:
-    """Evaluates batches. places: how many at once. memory: bytes that all of them together may take."""
+    """Which batches may run. places: how many at once. memory: bytes that all of them together may take."""
 
-    def __init__(self, registry: Registry, keys: KeyStore, places: int, memory: int) -> None:
-        self._registry, self._keys = registry, keys
+    def __init__(self, registry: Registry, places: int, memory: int) -> None:
+        self._registry = registry
         self.places, self._memory = places, memory
         self._running = self._taken = 0
         self._lock = threading.Lock()
@@ -76,31 +76,6 @@ class Batches:
         if not 1 <= records <= offered.plan.records:
             raise MalformedRequest(f"batch: expected 1 to {offered.plan.records} records, got {records}")
         return offered
-
-    def evaluate(
-        self,
-        name: str,
-        model_digest: bytes,
-        plan_digest: bytes,
-        key_digest: bytes,
-        records: int,
-        messages: Iterator[list[bytes]],
-        abandoned: Callable[[], bool] = lambda: False,
-    ) -> Generator[Event, None, None]:
-        """Yields the events of one batch, `BatchTimes` last. messages: lists of ciphertexts, features in order.
-
-        abandoned: true when nobody waits any more; asked after every step of the work. Raises what `Dataplane.infer`
-        raises, ResourceExhausted when as many batches as may be are under way, and CallFailed when the batch takes
-        longer than `allowed_seconds`. That is looked at after every message and every step: each wait for the client is
-        the caller's to bound.
-        """
-        offered = self.offered(name, model_digest, plan_digest, records)
-        keys = self._keys.get(plan_digest, key_digest) if offered.plan.key_bytes else None
-        if offered.plan.key_bytes and keys is None:
-            yield KeyNotHeld()
-            return
-        with self.place(offered.program.memory):
-            yield from evaluate_batch(offered.program, keys, messages, allowed_seconds(offered), abandoned)
 
     @contextmanager
     def place(self, memory: int) -> Iterator[None]:
@@ -129,7 +104,12 @@ def evaluate_batch(
     seconds: float,
     abandoned: Callable[[], bool],
 ) -> Generator[Event, None, None]:
-    """As `Batches.evaluate`, once it is known what to evaluate with which keys, within that many seconds."""
+    """Yields the events of one batch, `BatchTimes` last. messages: lists of ciphertexts, features in order.
+
+    abandoned: true when nobody waits any more; asked after every step of the work. Raises MalformedRequest,
+    SecretKeyReceived, and CallFailed when the batch takes longer than `seconds` (see `allowed_seconds`). That is looked at
+    after every message and every step: each wait for the client is the caller's to bound.
+    """
     plan = program.plan
     times, limit = BatchTimes(), _TimeLimit(seconds)
     public = None if keys is None else keys.public

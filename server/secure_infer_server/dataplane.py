@@ -14,19 +14,18 @@ from typing import Protocol
 
 import numpy as np
 
-from secure_infer.ckks import keymaterial, seal
+from secure_infer.ckks import seal
 from secure_infer.ckks.keymaterial import KeyMaterial, SwitchingKeys
 from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.queries import QueryEvaluator
 from secure_infer.ckks.residues import unpack_residues
 from secure_infer.ckks.sealio import SEED_BYTES
-from secure_infer.errors import CallFailed, MalformedRequest, PrivacyRefused
-from secure_infer_server.blinds import BlindPool, BlindTaker
-from secure_infer_server.guard import refuse_secret_streams, refuse_ternary, refuse_ternary_query
-from secure_infer_server.keystore import ClientKeys, KeyStore
+from secure_infer.errors import MalformedRequest, PrivacyRefused
+from secure_infer_server.blinds import BlindPool
+from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
+from secure_infer_server.keys.screening import check_material
+from secure_infer_server.keystore import ClientKeys
 from secure_infer_server.registry import Offered, OfferedBatch, Registry, ServedModel
-
-MIN_UPLOAD = 16 << 20  # bytes read before a wrong size is refused, so that a secret key sent by mistake is named
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,7 @@ def check_count(plan: QueryPlan, count: int) -> None:
 
 def check_key(plan: Plan, digest: bytes, key: bytes) -> KeyMaterial:
     """Uploaded key material, held to its plan and its SHA-256. Raises MalformedRequest or SecretKeyReceived."""
-    if not plan.key_bytes:
-        raise MalformedRequest("public key: this plan takes none")
-    if len(key) != plan.key_bytes:
-        refuse_secret_streams(key)
-    material = keymaterial.parse(plan, key)
-    for c0, _ in material.halves:
-        refuse_ternary(plan, c0)
+    material = check_material(plan, key)
     found = hashlib.sha256(key).digest()
     if found != digest:
         raise MalformedRequest(
@@ -115,12 +108,10 @@ def check_key(plan: Plan, digest: bytes, key: bytes) -> KeyMaterial:
 
 
 class Dataplane:
-    """One server's models, keys and blinds."""
+    """One server's models and blinds."""
 
-    def __init__(self, registry: Registry, keys: KeyStore, blinds: BlindPool) -> None:
-        self.registry = registry
-        self._keys = keys
-        self._blinds = blinds
+    def __init__(self, registry: Registry, blinds: BlindPool) -> None:
+        self.registry, self._blinds = registry, blinds
 
     def offer(self, name: str, privacy: Privacy | None) -> tuple[ServedModel, list[Offered | OfferedBatch]]:
         """The model and the plans a client may use; raises PrivacyRefused for less than the operator's level."""
@@ -130,63 +121,13 @@ class Dataplane:
             raise PrivacyRefused(f"model {name!r}: the operator serves it {least}; {privacy} hides less and is refused")
         return model, [*model.offers(privacy or least), *model.batch_offers(privacy or least)]
 
-    def largest_upload(self, name: str, plan_digest: bytes) -> int:
-        """Bytes of key material that are read for a plan."""
-        return max(MIN_UPLOAD, self.registry.get(name).plan(plan_digest).key_bytes)
-
-    def store_key(self, name: str, plan_digest: bytes, digest: bytes, key: bytes) -> bytes:
-        """Check and keep a public key; returns its digest. Raises MalformedRequest or SecretKeyReceived."""
-        model = self.registry.get(name)
-        plan = model.plan(plan_digest)
-        material = check_key(plan, digest, key)
-        single = plan_digest in model.offered  # batches are compiled, and make their own blinds
-        if single:
-            model.offered[plan_digest].evaluator  # noqa: B018 (compiles the plan, before the first query waits for it)
-        self._keys.put(plan_digest, digest, ClientKeys.load(plan, material))
-        if single and material.public is not None:
-            self._blinds.warm(plan, digest, material.public)
-        return digest
-
-    def infer(
-        self,
-        name: str,
-        model_digest: bytes,
-        plan_digest: bytes,
-        key_digest: bytes,
-        queries: Sequence[Sequence[bytes]],
-        abandoned: Callable[[], bool] = lambda: False,
-    ) -> Inferred | None:
-        """Evaluate queries; None when the key is not held, which the client mends.
-
-        abandoned: asked before each query; true when nobody waits for the answer any more.
-        """
-        evaluation = self.begin(name, model_digest, plan_digest, key_digest, len(queries))
-        if evaluation is None:
-            return None
-        for query in queries:
-            if abandoned():
-                raise CallFailed("the call was cancelled or its deadline passed before it was evaluated")
-            evaluation.add(query)
-        return Inferred(model_digest, evaluation.answers, evaluation.done())
-
-    def begin(
-        self, name: str, model_digest: bytes, plan_digest: bytes, key_digest: bytes, count: int
-    ) -> Evaluation | None:
-        """What evaluates a call of `count` queries; None when the key is not held."""
-        model = self.registry.get(name)
-        model.require(model_digest)
-        offered = model.single(plan_digest)
-        plan = offered.plan
-        check_count(plan, count)
-        taker: BlindTaker | None = None
-        keys: ClientKeys | None = None
-        if plan.key_bytes:
-            keys = self._keys.get(plan_digest, key_digest)
-            if keys is None:
-                return None
-            if keys.public is not None:
-                taker = self._blinds.taker(plan, key_digest, keys.public)
-        return Evaluation(offered.evaluator, None if keys is None else keys.switching, taker)
+    def begin(self, offered: Offered, key: tuple[bytes, ClientKeys] | None) -> Evaluation:
+        """What evaluates one call's queries. key: with what tells it from others (32 bytes), for plans that take one."""
+        if key is None:
+            return Evaluation(offered.evaluator, None, None)
+        name, keys = key
+        taker = None if keys.public is None else self._blinds.taker(offered.plan, name, keys.public)
+        return Evaluation(offered.evaluator, keys.switching, taker)
 
     def evaluate_plaintext(self, name: str, rows: bytes) -> bytes:
         """The baseline: rows (B, d) of float64 in, logits (B, K) of float64 out."""

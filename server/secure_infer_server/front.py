@@ -14,73 +14,43 @@ from secure_infer.ckks.plan import QueryPlan
 from secure_infer.errors import InternalFault
 from secure_infer_server.batches import Batches, Event, KeyNotHeld, allowed_seconds
 from secure_infer_server.blinds import BlindPool
+from secure_infer_server.budgets import batch_capacity
+from secure_infer_server.clients import Clients
 from secure_infer_server.dataplane import Dataplane, Inferred, check_count
-from secure_infer_server.registry import Offered, OfferedBatch, ServedModel
+from secure_infer_server.registry import Offered, ServedModel
 from secure_infer_server.workers.frames import Header
 from secure_infer_server.workers.jobs import Held, Job, OfferName, group, recipe_of, times_of
 from secure_infer_server.workers.lane import BatchCall, Lane
-from secure_infer_server.workers.material import Material, MaterialStore
+from secure_infer_server.workers.material import Material
 from secure_infer_server.workers.pool import Pool
 from secure_infer_server.workers.process import WorkerLost
 
-INLINE_SECONDS = 1.5e-3
-"""A query that is estimated to take less is evaluated on the event loop: a worker would add a good part of that again."""
-
-
-CHECK_RATE = 30e6  # bytes a second of key material that a worker checks and loads, about
-
 
 class Front:
-    """One server's evaluation. dataplane: of cheap plans."""
+    """One server's evaluation. dataplane: of cheap plans. A key is its caller's alone; see `Clients`."""
 
     def __init__(
-        self, dataplane: Dataplane, batches: Batches, blinds: BlindPool, pool: Pool, lane: Lane, store: MaterialStore
+        self, dataplane: Dataplane, batches: Batches, blinds: BlindPool, pool: Pool, lane: Lane, clients: Clients
     ) -> None:
-        self.dataplane, self.pool, self.lane = dataplane, pool, lane
-        self._batches, self._blinds, self._store = batches, blinds, store
+        self.dataplane, self.pool, self.lane, self.clients = dataplane, pool, lane, clients
+        self._batches, self._blinds = batches, blinds
         self._registry = dataplane.registry
         self._ready: set[tuple[bytes, bytes]] = set()
 
     def start(self) -> None:
         """Start workers, where a model has plans for them."""
         models = [self._registry.get(name) for name in self._registry.names()]
-        if any(not inline(offered) for model in models for offered in model.offered.values()):
+        if not all(self.clients.inline(plan) for model in models for plan in model.offered):
             self.pool.start()
 
     async def close(self) -> None:
         await asyncio.gather(self.pool.close(), self.lane.close())
 
-    # Keys.
-
-    async def store_key(self, name: str, plan_digest: bytes, digest: bytes, key: bytes) -> bytes:
-        """Check and keep key material; returns its digest. Raises MalformedRequest, SecretKeyReceived or
-        ResourceExhausted."""
-        model = self._registry.get(name)
-        plan = model.plan(plan_digest)
-        if not plan.key_bytes or (offered := _slow(model, plan_digest)) is None:
-            return await asyncio.to_thread(self.dataplane.store_key, name, plan_digest, digest, key)
-        held = Held(plan_digest.hex(), digest.hex(), key)
-        offer = OfferName(model.spec.digest, plan_digest.hex())
-        header: Header = {"do": "check", "model": offer.model, "plan": offer.plan, "key": held.key}
-        job = Job(
-            offer,
-            lambda: recipe_of(offered),
-            None,
-            0.1 + len(key) / CHECK_RATE,
-            lambda: (header, [key]),
-            holds=held,
-        )
-        await self.pool.run(job)
-        material = await asyncio.to_thread(Material.of, plan, key)
-        self._store.put(plan_digest, digest, material)
-        if isinstance(offered, Offered) and material.public is not None:
-            self._blinds.warm(offered.plan, digest, material.public, packed=True)
-        return digest
-
     # Queries.
 
     async def infer(
         self,
+        caller: str,
         name: str,
         model_digest: bytes,
         plan_digest: bytes,
@@ -88,18 +58,26 @@ class Front:
         queries: Sequence[Sequence[bytes]],
         deadline: float | None = None,
     ) -> Inferred | None:
-        """As `Dataplane.infer`. deadline: of the loop's clock. Cancelling ends the work."""
+        """Evaluate queries; None when this caller's key is not held, which the client mends.
+
+        deadline: of the loop's clock. Cancelling ends the work. Raises UnknownModel, ModelChanged, PlanRefused,
+        MalformedRequest, SecretKeyReceived, and what `Pool.run` raises.
+        """
         model = self._registry.get(name)
         model.require(model_digest)
         offered = model.single(plan_digest)
-        if not inline(offered):
-            return await self._at_worker(model, offered, plan_digest, key_digest, queries, deadline)
-        if (model_digest, plan_digest) not in self._ready:  # input-private plans were not compiled by an upload
+        check_count(offered.plan, len(queries))
+        if not self.clients.inline(plan_digest):
+            return await self._at_worker(caller, model, offered, key_digest, queries, deadline)
+        key = None
+        if offered.plan.key_bytes:
+            key = await self.clients.loaded(caller, offered.plan, key_digest)
+            if key is None:
+                return None
+        if (model_digest, plan_digest) not in self._ready:  # no upload since the start compiled it
             await asyncio.to_thread(lambda: offered.evaluator)
             self._ready.add((model_digest, plan_digest))
-        evaluation = self.dataplane.begin(name, model_digest, plan_digest, key_digest, len(queries))
-        if evaluation is None:
-            return None
+        evaluation = self.dataplane.begin(offered, key)
         for number, query in enumerate(queries):
             if number:
                 await asyncio.sleep(0)  # others go on, and a cancelled call ends here
@@ -108,21 +86,23 @@ class Front:
 
     async def _at_worker(
         self,
+        caller: str,
         model: ServedModel,
         offered: Offered,
-        plan_digest: bytes,
         key_digest: bytes,
         queries: Sequence[Sequence[bytes]],
         deadline: float | None,
     ) -> Inferred | None:
         started = perf_counter()
         plan = offered.plan
-        check_count(plan, len(queries))
-        material = self._store.get(plan_digest, key_digest) if plan.key_bytes else None
-        if plan.key_bytes and material is None:
-            return None
-        offer = OfferName(model.spec.digest, plan_digest.hex())
-        held = None if material is None else Held(offer.plan, key_digest.hex(), material.data)
+        held: Held | None = None
+        material: Material | None = None
+        if plan.key_bytes:
+            found = await self.clients.material(caller, plan, key_digest)
+            if found is None:
+                return None
+            held, material = found
+        offer = OfferName(model.spec.digest, plan.digest)
 
         def make() -> tuple[Header, list[bytes]]:
             header: Header = {
@@ -133,7 +113,7 @@ class Front:
                 "queries": [len(query) for query in queries],
             }
             parts = [data for query in queries for data in query]
-            return header, parts + self._blinds_for(plan, key_digest, material, len(queries))
+            return header, parts + self._blinds_for(plan, held, material, len(queries))
 
         seconds = offered.seconds * len(queries)
         job = Job(offer, lambda: recipe_of(offered), held, seconds, make, deadline)
@@ -141,18 +121,26 @@ class Front:
         times = times_of(header, perf_counter() - started)
         return Inferred(model.digest, group(header["answers"], products), times)
 
-    def _blinds_for(self, plan: QueryPlan, digest: bytes, material: Material | None, queries: int) -> list[bytes]:
-        if material is None or material.public is None:
+    def _blinds_for(self, plan: QueryPlan, held: Held | None, material: Material | None, queries: int) -> list[bytes]:
+        if held is None or material is None or material.public is None:
             return []
         # Blinds made ahead save time where there is time to spare. Where other calls wait, making them here and carrying
         # them over takes more than the worker that needs one.
         refill = not self.pool.waiting()
-        return self._blinds.packed(plan, digest, material.public, queries * plan.products, refill=refill)
+        key = bytes.fromhex(held.key)
+        return self._blinds.packed(plan, key, material.public, queries * plan.products, refill=refill)
 
     # Batches.
 
+    def batch_capacity(self, name: str, plan_digest: bytes) -> int:
+        """Records that a batch of that plan counts as; 0 for one that is not offered, which `batch` refuses."""
+        known = name in self._registry.names()
+        offered = self._registry.get(name).batches.get(plan_digest) if known else None
+        return 0 if offered is None else batch_capacity(offered.plan)
+
     async def batch(
         self,
+        caller: str,
         name: str,
         model_digest: bytes,
         plan_digest: bytes,
@@ -160,15 +148,21 @@ class Front:
         records: int,
         messages: AsyncIterator[list[bytes]],
     ) -> AsyncGenerator[Event, None]:
-        """As `Batches.evaluate`. messages raises what ends the batch; each wait for the client is bounded there."""
+        """The events of one batch, as `evaluate_batch`; `KeyNotHeld` alone when this caller's key is not held.
+
+        messages raises what ends the batch; each wait for the client is bounded there. Raises besides what `infer` raises
+        ResourceExhausted when as many batches as may be are under way.
+        """
         offered = self._batches.offered(name, model_digest, plan_digest, records)
         plan = offered.plan
-        material = self._store.get(plan_digest, key_digest) if plan.key_bytes else None
-        if plan.key_bytes and material is None:
-            yield KeyNotHeld()
-            return
+        held: Held | None = None
+        if plan.key_bytes:
+            found = await self.clients.material(caller, plan, key_digest)
+            if found is None:
+                yield KeyNotHeld()
+                return
+            held, _ = found
         offer = OfferName(model_digest.hex(), plan_digest.hex())
-        held = None if material is None else Held(offer.plan, key_digest.hex(), material.data)
         with self._batches.place(offered.program.memory):
             try:
                 async with self.lane.batch() as call:
@@ -206,16 +200,3 @@ async def _exchanged(call: BatchCall, messages: AsyncIterator[list[bytes]]) -> A
     finally:
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
-
-
-def inline(offered: Offered) -> bool:
-    """Whether its queries are evaluated on the event loop."""
-    return offered.seconds <= INLINE_SECONDS
-
-
-def _slow(model: ServedModel, plan_digest: bytes) -> Offered | OfferedBatch | None:
-    """The offer whose keys workers hold; None for plans that are evaluated on the event loop."""
-    if plan_digest in model.batches:
-        return model.batch(plan_digest)
-    offered = model.single(plan_digest)
-    return None if inline(offered) else offered

@@ -6,11 +6,31 @@ nothing: for demos and tests on loopback.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
 Context = Any
 """gRPC's servicer context, of either flavour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a call wants evaluated, as the client says it. records: that it counts as, of plan capacity; 0 where that is not
+    known, and the call will be refused. ciphertexts: all of them, made when they are looked at; None where they are still to
+    come, and identical requests cannot be told."""
+
+    model_digest: bytes = b""
+    plan_digest: bytes = b""
+    key_digest: bytes = b""
+    records: int = 0
+    request_id: bytes = b""
+    ciphertexts: Callable[[], Iterable[bytes]] | None = None
+
+
+NOTHING = Ask()
+"""Of calls that have nothing evaluated."""
 
 
 class Admission(Protocol):
@@ -24,8 +44,12 @@ class Admission(Protocol):
     def stored(self) -> bytes | None:
         """The answer that this caller got for the identical request before, which it gets again; None for a new one."""
 
-    def finish(self, outcome: str, answer: bytes | None = None, **sizes: int) -> None:
-        """The call ends well. outcome: `ok`, or what the client has to mend. answer: as it is sent, to be stored."""
+    def begin_answer(self) -> None:
+        """Before the first of several answers is sent: what follows, the call has had its answer. Again does nothing."""
+
+    def finish(self, outcome: str, answer: bytes | None = None, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        """The call ends well, and is answered after this. outcome: `ok`, or what the client has to mend. answer: as it is
+        sent, to be stored. Sizes: of ciphertexts or keys, where `Ask` and answer do not say them."""
 
     def __enter__(self) -> Admission: ...
 
@@ -35,22 +59,34 @@ class Admission(Protocol):
 
 
 class Gate(Protocol):
-    """Thread-safe; blocks its caller for microseconds at most."""
+    """Thread-safe; blocks its caller for microseconds, but for `admit`."""
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it tells apart callers without certificates."""
+
+    def serve(self, models: Mapping[str, bytes]) -> None:
+        """Digests of the models that are served, by name; once, before any call. Raises SettingsError."""
 
     def authenticate(self, context: Context, method: str) -> None:
         """Before a byte of the request is read; raises a catalogued error for callers who may not call at all."""
 
-    def admit(
-        self, context: Context, method: str, model: str | None = None, records: int = 0, request_id: bytes = b""
-    ) -> Admission:
-        """Once it is known what is asked for; raises a catalogued error. method: `/package.Service/Method`."""
+    def admit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Admission:
+        """Once it is known what is asked for; raises a catalogued error. method: `/package.Service/Method`, with `:others`
+        after it for what is another caller's. Now and then it waits for one transaction on a disk."""
+
+    async def aadmit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Admission:
+        """As `admit`, for an event loop: what waits, waits in a thread."""
 
 
 class _Admitted:
     caller = ""
     stored = None
 
-    def finish(self, outcome: str, answer: bytes | None = None, **sizes: int) -> None:
+    def begin_answer(self) -> None:
+        """Nothing is counted."""
+
+    def finish(self, outcome: str, answer: bytes | None = None, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
         """Nothing is recorded."""
 
     def __enter__(self) -> Admission:
@@ -63,12 +99,17 @@ class _Admitted:
 class OpenGate:
     """Admits everybody, records nothing."""
 
+    takes_tokens = False
     _ADMITTED = _Admitted()
+
+    def serve(self, models: Mapping[str, bytes]) -> None:
+        """Any will do."""
 
     def authenticate(self, context: Context, method: str) -> None:
         """Nobody is turned away."""
 
-    def admit(
-        self, context: Context, method: str, model: str | None = None, records: int = 0, request_id: bytes = b""
-    ) -> Admission:
+    def admit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Admission:
         return self._ADMITTED
+
+    async def aadmit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Admission:
+        return self.admit(context, method, model, ask)

@@ -14,9 +14,10 @@ from secure_infer.wire import models as wire_models
 from secure_infer.wire import plans as wire_plans
 from secure_infer_server import rpc
 from secure_infer_server.batches import Answer, BatchTimes, Event, KeyNotHeld, Progress
+from secure_infer_server.budgets import single_capacity
 from secure_infer_server.dataplane import Dataplane, Inferred
 from secure_infer_server.front import Front
-from secure_infer_server.gate import Gate
+from secure_infer_server.gate import Ask, Gate
 from secure_infer_server.rpc import Method
 
 MODELS = models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -37,14 +38,14 @@ class ModelServicer:
         ]
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: Any) -> bytes:
-        with self._gate.admit(context, f"/{MODELS}/ListModels") as admission:
+        with await self._gate.aadmit(context, f"/{MODELS}/ListModels") as admission:
             registry = self._dataplane.registry
             specs = [wire_models.to_proto(registry.get(name).spec) for name in registry.names()]
             admission.finish("ok")
             return models_pb2.ListModelsResponse(models=specs).SerializeToString()
 
     async def get_model(self, request: models_pb2.GetModelRequest, context: Any) -> bytes:
-        with self._gate.admit(context, f"/{MODELS}/GetModel", request.model) as admission:
+        with await self._gate.aadmit(context, f"/{MODELS}/GetModel", request.model) as admission:
             model, offers = self._dataplane.offer(request.model, wire_plans.privacy_from_proto(request.privacy))
             response = models_pb2.GetModelResponse(
                 model=wire_models.to_proto(model.spec),
@@ -69,11 +70,20 @@ class InferenceServicer:
 
     async def infer(self, request: inference_pb2.InferRequest, context: Any) -> bytes:
         _check_id(request.request_id)
-        method, records = f"/{INFERENCE}/Infer", len(request.queries)
-        with self._gate.admit(context, method, request.model, records, request.request_id) as admission:
+        ask = Ask(
+            request.model_digest,
+            request.plan_digest,
+            request.key_digest,
+            single_capacity(len(request.queries)),
+            request.request_id,
+            lambda: [data for query in request.queries for data in query.ciphertexts],
+        )
+        with await self._gate.aadmit(context, f"/{INFERENCE}/Infer", request.model, ask) as admission:
             if admission.stored is not None:
+                admission.finish("ok")
                 return admission.stored
             inferred = await self._front.infer(
+                admission.caller,
                 request.model,
                 request.model_digest,
                 request.plan_digest,
@@ -90,7 +100,7 @@ class InferenceServicer:
                 admission.finish("unknown_key")
                 return unknown.SerializeToString()
             answer = _response(request.request_id, inferred).SerializeToString()
-            admission.finish("ok", answer, records=records, bytes_down=len(answer))
+            admission.finish("ok", answer)
             return answer
 
     async def infer_batch(self, context: Any) -> None:
@@ -99,25 +109,32 @@ class InferenceServicer:
             raise MalformedRequest("batch: expected a header, and nothing else, in the first message")
         header = first.header
         _check_id(header.request_id)
-        method = f"/{INFERENCE}/InferBatch"
-        with self._gate.admit(context, method, header.model, header.records, header.request_id) as admission:
+        capacity = self._front.batch_capacity(header.model, header.plan_digest)
+        ask = Ask(header.model_digest, header.plan_digest, header.key_digest, capacity, header.request_id)
+        with await self._gate.aadmit(context, f"/{INFERENCE}/InferBatch", header.model, ask) as admission:
+            received = Received(context)
             events = self._front.batch(
+                admission.caller,
                 header.model,
                 header.model_digest,
                 header.plan_digest,
                 header.key_digest,
                 header.records,
-                _ciphertexts(context),
+                received.ciphertexts(),
             )
-            outcome = "ok"
+            outcome, sent = "ok", 0
             async with aclosing(events):
                 async for event in events:
-                    outcome = "unknown_key" if isinstance(event, KeyNotHeld) else outcome
+                    if isinstance(event, KeyNotHeld):
+                        outcome = "unknown_key"
+                    elif isinstance(event, Answer):
+                        admission.begin_answer()
+                        sent += len(event.product)
                     await rpc.write(context, _batch_response(header, event), STALL_SECONDS)
-            admission.finish(outcome, records=header.records)
+            admission.finish(outcome, bytes_in=received.bytes, bytes_out=sent)
 
     async def evaluate_plaintext(self, request: inference_pb2.EvaluatePlaintextRequest, context: Any) -> bytes:
-        with self._gate.admit(context, f"/{INFERENCE}/EvaluatePlaintext", request.model) as admission:
+        with await self._gate.aadmit(context, f"/{INFERENCE}/EvaluatePlaintext", request.model) as admission:
             if not self._plaintext_baseline:
                 raise CallFailed(
                     "the plaintext baseline is off; it exists for benchmarks: serve with --plaintext-baseline"
@@ -152,11 +169,20 @@ def _response(request_id: bytes, inferred: Inferred) -> inference_pb2.InferRespo
     )
 
 
-async def _ciphertexts(context: Any) -> AsyncIterator[list[bytes]]:
-    while (message := await rpc.read(context, STALL_SECONDS)) is not None:
-        if message.HasField("header"):
-            raise MalformedRequest("batch: expected one header, in the first message")
-        yield list(message.ciphertexts)
+class Received:
+    """A batch's ciphertexts as they come. bytes: of those that came."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self.bytes = 0
+
+    async def ciphertexts(self) -> AsyncIterator[list[bytes]]:
+        while (message := await rpc.read(self._context, STALL_SECONDS)) is not None:
+            if message.HasField("header"):
+                raise MalformedRequest("batch: expected one header, in the first message")
+            found = list(message.ciphertexts)
+            self.bytes += sum(map(len, found))
+            yield found
 
 
 def _batch_response(header: inference_pb2.BatchHeader, event: Event) -> inference_pb2.InferBatchResponse:

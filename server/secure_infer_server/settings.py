@@ -9,6 +9,7 @@ from pathlib import Path
 from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
+from secure_infer_server.keys.settings import KeySettings
 from secure_infer_server.workers.settings import WorkerSettings
 
 DEFAULT_BATCH_BYTES = 2 << 30
@@ -61,6 +62,7 @@ class Settings:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     plaintext_baseline: bool = False
     key_bytes: int = 1 << 30
+    keys: KeySettings = field(default_factory=KeySettings)
     blind_bytes: int = 256 << 20
     blinds_per_key: int = 48
     batches: int = 2

@@ -30,7 +30,6 @@ from secure_infer_client.keys import SecretKey
 from secure_infer_client.uploads import CHUNK
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane, load_query
-from secure_infer_server.keystore import KeyStore
 from secure_infer_server.registry import Registry, ServedModel
 from secure_infer_server.settings import Policy
 
@@ -57,7 +56,7 @@ def random_inputs(contract: InputContract, count: int, *, seed: int) -> NDArray[
 def dataplane(name: str, head: Head, privacy: Privacy = Privacy.BOTH_PRIVATE) -> Dataplane:
     """A server without its sockets, which serves one head."""
     model = ServedModel.compile(name, head, Policy(privacy=privacy))
-    return Dataplane(Registry({name: model}, {}), KeyStore(1 << 24), BlindPool(1 << 26, per_key=0))
+    return Dataplane(Registry({name: model}, {}), BlindPool(1 << 26, per_key=0))
 
 
 def offered(server: Dataplane, name: str = "m") -> CoefficientPlan:

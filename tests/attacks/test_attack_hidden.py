@@ -90,6 +90,7 @@ def test_unflooded_answers_confirm_a_guessed_model() -> None:
     assert np.corrcoef(real.ravel(), guessed.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_one_smudging_bit_confirms_it_too() -> None:
     assert CASE.confirmation(guessed_noise() * 2.0, 450) > SIGMAS
 

@@ -58,9 +58,9 @@ def test_a_handmade_query_under_the_other_plan_is_refused(served: Served) -> Non
 
     # The same bytes where the operator allows the level: one answer, and the model is gone.
     server = dataplane(served.model, served.head, Privacy.INPUT_PRIVATE)
-    inferred = server.infer(served.model, request.model_digest, digest, b"", [query])
-    assert inferred is not None
-    sent = case.c1_of(inferred.answers[0][0])
+    evaluation = server.begin(server.registry.get(served.model).single(digest), None)
+    evaluation.add(query)
+    sent = case.c1_of(evaluation.answers[0][0])
     c1 = case.ring.residues(load_query(case.plan, query)[0])[1]
     found = divide(case.ring, case.ring.ntt_residues(sent[None]), c1)
     assert np.array_equal(found[case.weight_positions()], case.weights)
@@ -70,15 +70,17 @@ def test_a_query_without_a_key_is_not_answered_unblinded(served: Served) -> None
     """The both-private plan with an empty, an unknown or another plan's key: no answer, rather than a bare product."""
     case = Case.of(served.head, Privacy.BOTH_PRIVATE)
     query = [case.key.encrypt(p) for p in pack_input(case.plan, np.zeros(case.plan.features))]
-    for key_digest in (b"", bytes(32)):
-        request = inference_pb2.InferRequest(
-            model=served.model,
-            model_digest=bytes.fromhex(served.head.digest),
-            plan_digest=bytes.fromhex(case.plan.digest),
-            key_digest=key_digest,
-            queries=[inference_pb2.Query(ciphertexts=query)],
-        )
-        response = call(served.address, inference_pb2_grpc.InferenceServiceStub, "Infer", request)
-        assert response.WhichOneof("result") == "unknown_key"
+    request = inference_pb2.InferRequest(
+        model=served.model,
+        model_digest=bytes.fromhex(served.head.digest),
+        plan_digest=bytes.fromhex(case.plan.digest),
+        key_digest=bytes(32),
+        queries=[inference_pb2.Query(ciphertexts=query)],
+    )
+    response = call(served.address, inference_pb2_grpc.InferenceServiceStub, "Infer", request)
+    assert response.WhichOneof("result") == "unknown_key"
+    request.key_digest = b""
+    with pytest.raises(MalformedRequest, match="expected 32 bytes, got 0"):
+        call(served.address, inference_pb2_grpc.InferenceServiceStub, "Infer", request)
     with pytest.raises(MalformedRequest, match="public key: expected"):
         upload(served.address, served.model, case.plan, b"")

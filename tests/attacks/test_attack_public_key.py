@@ -25,20 +25,33 @@ from secure_infer.ckks.residues import centred, pack_residues, residue_bytes
 from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import MalformedRequest, PlanRefused
 from secure_infer.heads import Head
+from secure_infer.v1 import keys_pb2
 from secure_infer_client.keys import SecretKey
 from secure_infer_server.dataplane import Dataplane
+from secure_infer_server.keys.limits import KeyLimits
+from secure_infer_server.keys.memory import MemoryBackend
+from secure_infer_server.keys.service import KeyCalls
+from secure_infer_server.keys.vault import KeyVault, load_client_keys
 
 HEAD = random_head(16, 8, seed=6)
 MANY = random_head(8, 200, seed=7)
 CAP = 0.05
 """The share of u that is claimed to be the most."""
 
+VAULT = KeyVault(MemoryBackend(KeyLimits()), load_client_keys, 1 << 26)
+
 SHIPPED = [(Path(secure_infer.__file__).parent / "models" / "icd10-chapter-linear.head")]
 HEADS = {"384-21": random_head(384, 21, seed=8, scale=0.05), "8-200": MANY} | {f.stem: Head.load(f) for f in SHIPPED}
 
 
 def store(server: Dataplane, plan: CoefficientPlan, key: bytes) -> bytes:
-    return server.store_key("m", bytes.fromhex(plan.digest), hashlib.sha256(key).digest(), key)
+    calls = KeyCalls(VAULT, lambda name, digest: server.registry.get(name).plan(digest), lambda *_: None)
+    header = keys_pb2.KeyHeader(
+        model="m", plan_digest=bytes.fromhex(plan.digest), key_digest=hashlib.sha256(key).digest(), size=len(key)
+    )
+    receiving = calls.receive("", header)
+    receiving.take(keys_pb2.UploadKeysRequest(header=header, chunk=key))
+    return receiving.finish().key_digest
 
 
 # A chosen uniform half.

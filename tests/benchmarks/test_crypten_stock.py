@@ -87,6 +87,7 @@ def run(workload: Path, *options: str, **environment: str) -> tuple[list[dict[st
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("crypten", "torch", "omegaconf"))), reason="CrypTen is not installed"
 )
+@pytest.mark.slow
 def test_both_providers_answer_as_the_head_does(workload: Path) -> None:
     rows, told = run(workload, "--answers", "logits", "label", "--weights", "shared", "--queries", "3", "--batch", "2")
     assert [row["variant"] for row in rows] == [

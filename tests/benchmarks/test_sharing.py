@@ -35,6 +35,11 @@ def test_the_timeline_is_that_of_messages_that_wait_for_each_other(rounds: int) 
     assert delays.explained(0.0, rounds, 2.0) == done + 1
 
 
+def test_progress_is_told_where_nobody_has_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(sharing.announced("asking", ["a", "b"], str.upper)) == ["a", "b"]
+    assert capsys.readouterr().err == "asking A (1 of 2)\nasking B (2 of 2)\n"
+
+
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
     """A linear head, and a ReLU with shared weights that answers with labels; few queries of each."""

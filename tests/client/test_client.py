@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -21,14 +23,13 @@ from secure_infer.errors import (
     ModelChanged,
     PrivacyRefused,
     ResourceExhausted,
-    SecureInferError,
     ServerUnavailable,
     SettingsError,
     UnknownModel,
     UnsupportedHead,
 )
 from secure_infer.heads import Head
-from secure_infer_client import AsyncClient, Client
+from secure_infer_client import AsyncClient, Client, transport
 from secure_infer_client.local_server import LocalServer
 from secure_infer_client.text import embedder
 from shared import linear_head, unit_rows
@@ -116,9 +117,36 @@ def test_privacy_may_be_raised_and_not_lowered(address: str) -> None:
 def test_nobody_listens() -> None:
     with (
         Client("127.0.0.1:1", model="small", timeout=5) as client,
-        pytest.raises(ServerUnavailable, match="no server answers"),
+        pytest.raises(ServerUnavailable, match=r"no server answers.*refused.*is it running\?$"),
     ):
         client.predict(unit_rows(1, 8))
+
+
+class Unavailable(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "Socket closed"
+
+    def trailing_metadata(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("target", "root", "key", "advice"),
+    [
+        ("127.0.0.1:1", None, None, "TLS was not used here; if the server demands it give --root-certificates"),
+        ("127.0.0.1:1", b"ca", None, "TLS was used here.*If it asks for a client certificate give --private-key"),
+        ("far.example:1", None, None, "TLS was used here.*If it asks for a client certificate give --private-key"),
+        ("127.0.0.1:1", b"ca", b"key", "TLS was used here.*this client's from one that the server accepts"),
+    ],
+)
+def test_a_closed_connection_tells_what_was_given(target: str, root: bytes, key: bytes, advice: str) -> None:
+    (known,) = transport.targets([target], root, key, party=False)
+    found = transport.translate(known, 5.0, Unavailable())
+    assert isinstance(found, ServerUnavailable)
+    assert re.search(advice, found.message)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +170,9 @@ def test_settings_are_checked_at_once(arguments: dict) -> None:
 
 
 def test_an_evicted_key_is_uploaded_again(models_dir: Path) -> None:
-    """A server with memory for no more than a few keys forgets the oldest; the client notices nothing but the bytes."""
-    with LocalServer(models_dir, "--key-memory", "0") as server, Client(server.address, model="small") as client:
-        with pytest.raises(SecureInferError, match="exceed"):
-            client.predict(unit_rows(1, 8))
+    """A server that keeps keys in memory forgets them with its end; the client notices nothing but the bytes."""
+    with pytest.raises(ServerUnavailable, match="capacity has to be positive"):
+        LocalServer(models_dir, "--key-memory", "0")
     with LocalServer(models_dir) as server, Client(server.address, model="small") as client:
         client.predict(unit_rows(1, 8))
         again = client._session  # the server restarts on the same port: it has forgotten every key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from client.parties import Parties
@@ -10,6 +12,7 @@ from secure_infer.heads import ReLU
 from secure_infer.mpc.compiler import compile_head
 from secure_infer.mpc.program import Answers, Comparisons, Weights
 from secure_infer_client import Client
+from secure_infer_client.commands import plan
 from secure_infer_client.planning.shared_work import Kind, Taken, taken
 from shared import hidden_head, linear_head, unit_rows
 
@@ -50,3 +53,34 @@ def test_crypten_is_not_measured_here() -> None:
     assert found.compute is None
     assert found.rounds > 3
     assert found.seconds(Link.parse("lan")) > 0
+
+
+def printed(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, *options: str) -> str:
+    HEADS[name].save(tmp_path / f"{name}.head")
+    assert plan.run(["--scheme", "mpc", str(tmp_path / f"{name}.head"), *options]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_crypten_is_said_to_take_more_and_to_fail_unseen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shown = printed(capsys, tmp_path, "relu", "--comparisons", "crypten")
+    for words in ("comparisons by CrypTen", "at least", "without computing", "in range after CrypTen's ReLU, unseen"):
+        assert words in shown
+    shown = printed(capsys, tmp_path, "relu")
+    assert "comparisons by tables" in shown
+    assert "which the client sees and asks again" in shown
+    assert "at least" not in shown
+
+
+def test_only_affine_heads_are_given_away_by_as_many_answers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "give an affine head away" in printed(capsys, tmp_path, "affine")
+    assert "affine head" not in printed(capsys, tmp_path, "square")
+
+
+@pytest.mark.parametrize("options", [["--target", "--help"], ["--scheme", "mpc", "--target", "--help"]])
+def test_help_on_what_targets_take(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        plan.run(options)
+    assert ended.value.code == 0
+    assert "--root-certificates" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import pytest
 from client.parties import Parties
 from secure_infer.errors import (
     AnswerRefused,
+    CallFailed,
     CorrelationsExhausted,
     HalvesDiffer,
     ModelChanged,
@@ -25,9 +26,11 @@ from secure_infer.errors import (
     SettingsError,
 )
 from secure_infer.heads import Head, Linear, ReLU
-from secure_infer.mpc.program import Answers, Program, Weights
+from secure_infer.mpc.compiler import compile_head
+from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
 from secure_infer.mpc.ring import decode
 from secure_infer_client import AsyncClient, CallStats, Client
+from secure_infer_client.costs import accuracy
 from secure_infer_client.mpc.session import FREE_RETRIES, rows_a_request
 from secure_infer_client.text import embedder
 from shared import hidden_head, linear_head, unit_rows
@@ -178,6 +181,16 @@ def test_labels_alone(labels_alone: Parties, name: str) -> None:
             made.predict(x)
 
 
+def test_accuracy_in_words() -> None:
+    """Logits have an error bound; labels are right or wrong, and CrypTen's ReLU can hide a wrong logit."""
+    relu = HEADS["relu"]
+    logits, theirs = compile_head(relu).program, compile_head(relu, comparisons=Comparisons.CRYPTEN).program
+    labels = compile_head(relu, answers=Answers.LABEL).program
+    assert accuracy(logits, 8e-4) == "logit error at most 0.0008"
+    assert accuracy(theirs, 8e-4).startswith("logit error at most 0.0008, more unnoticed with probability")
+    assert accuracy(labels, 8e-4).startswith("a label is wrong unnoticed with probability")
+
+
 def toy(texts: list[str]) -> np.ndarray:
     return np.array([[len(t.split()), len(t) / 10] for t in texts], np.float64)
 
@@ -199,7 +212,7 @@ def test_classify(answers: Answers) -> None:
         for one in found:
             assert np.isnan([one.probability, one.margin]).all()
             assert one.logits.shape == (0,)
-            assert not one.certain
+            assert one.certain is None
             assert not one.abstain
             assert one.error_bound == made.plan.error_bound
         with pytest.raises(SettingsError, match="labels alone"):
@@ -313,6 +326,39 @@ def test_parties_that_serve_different_models(own: Parties) -> None:
     with client(own) as made, pytest.raises(HalvesDiffer, match="serve the same artifact") as refused:
         made.spec  # noqa: B018
     assert all(address in refused.value.message for address in own.addresses)
+
+
+def test_halves_of_two_runs_of_share_model() -> None:
+    def other(response: object) -> None:
+        response.model.digest = b"1" * 32  # type: ignore[attr-defined]
+
+    with Parties({"m": HEADS["small"]}, Weights.SHARED) as running, client(running) as made:
+        running.parties[1].told = other
+        with pytest.raises(HalvesDiffer, match="give both parties the files of one run"):
+            made.spec  # noqa: B018
+
+
+def test_what_differs_is_named(own: Parties) -> None:
+    from dataclasses import replace
+
+    own.parties[1].told = lambda response: spoil(response, lambda p: replace(p, comparisons=Comparisons.CRYPTEN))
+    with (
+        client(own) as made,
+        pytest.raises(HalvesDiffer, match=r"\(in the program's comparisons\).*by tables.*by crypten"),
+    ):
+        made.spec  # noqa: B018
+
+
+def test_another_service_is_no_party(parties: Parties) -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with Client((parties.addresses[0], address), model="small", scheme="mpc") as made:
+        with pytest.raises(CallFailed, match=f"^{address} is no party"):
+            made.spec  # noqa: B018
+    with Client(address, model="small") as made, pytest.raises(CallFailed, match=f"^{address} is no server"):
+        made.spec  # noqa: B018
+    server.stop(None).wait()
 
 
 def spoil(response: object, change: object) -> None:
@@ -476,7 +522,7 @@ def test_anything_but_one_answer_is_refused(parties: Parties, times: int, messag
         ({"target": ("127.0.0.1:1", "nowhere")}, "HOST:PORT"),
         ({"target": ("127.0.0.1:1", 2)}, "HOST:PORT"),
         ({"target": 5}, "got int"),
-        ({"scheme": "ckks"}, "expected one server.*got 2"),
+        ({"scheme": "ckks"}, "expected one server.*got 2; for two parties add --scheme mpc"),
         ({"scheme": "tee"}, "one of ckks, mpc"),
         ({"link": "fast"}, "link"),
         ({"privacy": "none"}, "expected one of"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -19,9 +18,10 @@ from secure_infer_server.gate import OpenGate
 from secure_infer_server.keys.limits import KeyLimits
 from secure_infer_server.keys.memory import MemoryBackend
 from secure_infer_server.keys.service import KeyCalls
-from secure_infer_server.keys.servicers import KeyServicer
+from secure_infer_server.keys.servicer import KeyServicer
 from secure_infer_server.keys.vault import KeyVault, load_client_keys
 from server.keys.material import Sample, sample
+from server.keys.serving import serve_keys
 
 
 class Breaking(KeyServicer):
@@ -33,19 +33,26 @@ class Breaking(KeyServicer):
         super().__init__(*arguments)
         self.offsets: list[int] = []
 
-    def UploadKeys(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def upload_keys(self, context: Any) -> bytes:
         breaking = self.breaks > 0
         self.breaks -= breaking
+        return await super().upload_keys(_Line(context, self.offsets, self.after if breaking else None))
 
-        def received() -> Iterator[Any]:
-            for number, message in enumerate(request):
-                if number == 0:
-                    self.offsets.append(message.header.offset)
-                if breaking and number == self.after:
-                    raise grpc.RpcError
-                yield message
 
-        return super().UploadKeys(received(), context)
+class _Line:
+    """A context whose messages break off after so many."""
+
+    def __init__(self, context: Any, offsets: list[int], after: int | None) -> None:
+        self._context, self._offsets, self._after, self._read = context, offsets, after, 0
+
+    async def read(self) -> Any:
+        if self._read == self._after:
+            raise grpc.RpcError
+        message = await self._context.read()
+        if self._read == 0:
+            self._offsets.append(message.header.offset)
+        self._read += 1
+        return message
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +73,8 @@ def serving(key: Sample, backend: MemoryBackend) -> Iterator[tuple[Breaking, str
         return key.plan
 
     servicer = Breaking(KeyCalls(vault, plan_of, lambda *_: None), OpenGate())
-    server = grpc.server(ThreadPoolExecutor(4))
-    keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield servicer, address
-    server.stop(None).wait()
+    with serve_keys(servicer, OpenGate()) as address:
+        yield servicer, address
 
 
 @pytest.fixture(autouse=True)
@@ -87,31 +90,19 @@ def send(key: Sample, address: str) -> int:
         size=len(key.data),
     )
     with grpc.insecure_channel(address) as channel:
-        return upload_key(
-            keys_pb2_grpc.KeyServiceStub(channel), header, key.data, address, 10
-        )
+        return upload_key(keys_pb2_grpc.KeyServiceStub(channel), header, key.data, address, 10)
 
 
-def test_a_broken_upload_goes_on(
-    key: Sample, serving: tuple[Breaking, str], backend: MemoryBackend
-) -> None:
+def test_a_broken_upload_goes_on(key: Sample, serving: tuple[Breaking, str], backend: MemoryBackend) -> None:
     servicer, address = serving
     servicer.breaks, servicer.after = 3, 7
     assert send(key, address) > len(key.data)
     assert len(servicer.offsets) == 4
-    assert (
-        0
-        == servicer.offsets[0]
-        < servicer.offsets[1]
-        < servicer.offsets[2]
-        < servicer.offsets[3]
-    )
+    assert 0 == servicer.offsets[0] < servicer.offsets[1] < servicer.offsets[2] < servicer.offsets[3]
     assert backend.usage().keys == 1
 
 
-def test_an_upload_that_gets_no_further_ends(
-    key: Sample, serving: tuple[Breaking, str]
-) -> None:
+def test_an_upload_that_gets_no_further_ends(key: Sample, serving: tuple[Breaking, str]) -> None:
     servicer, address = serving
     servicer.breaks, servicer.after = 100, 1  # less than a polynomial at a time
     with pytest.raises(CallFailed):

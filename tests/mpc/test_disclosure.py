@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from secure_infer.heads import ReLU
 from secure_infer.mpc.compiler import compile_head
-from secure_infer.mpc.disclosure import in_a_line, who_learns
-from secure_infer.mpc.program import Answers, Weights
+from secure_infer.mpc.disclosure import fails_unseen, failures, in_a_line, who_learns
+from secure_infer.mpc.program import Answers, Comparisons, Weights
 from shared import hidden_head, linear_head
 
 
@@ -29,6 +30,21 @@ def test_shared_weights_are_lost_to_collusion_alone() -> None:
         assert "the model" not in replicated[who]
 
 
+def test_failures_that_nobody_sees() -> None:
+    relu = hidden_head((8, 6, 3), ReLU())
+    seen = compile_head(relu).program
+    assert not fails_unseen(seen)
+    assert failures(seen).endswith("which the client sees and asks again")
+    assert not fails_unseen(compile_head(hidden_head((8, 6, 3)), comparisons=Comparisons.CRYPTEN).program)
+    theirs = compile_head(relu, comparisons=Comparisons.CRYPTEN).program
+    assert fails_unseen(theirs)
+    assert failures(theirs).endswith("unseen")
+    label = compile_head(relu, answers=Answers.LABEL).program
+    assert fails_unseen(label)
+    assert failures(label).endswith("wrong, unnoticed")
+    assert failures(compile_head(linear_head(8, 3)).program) == "nothing is truncated that could fail"
+
+
 def test_labels_alone() -> None:
     found = told(answers=Answers.LABEL)
     assert found["client"].startswith("labels and nothing else")
@@ -36,4 +52,5 @@ def test_labels_alone() -> None:
     signs = told(answers=Answers.LABEL, head=linear_head(8, 1))
     assert signs["a party that deviates"] == "may change answers unseen"
     program = compile_head(linear_head(8, 3), answers=Answers.LABEL, weights=Weights.SHARED).program
+    assert "nothing for this model" in in_a_line(compile_head(linear_head(8, 3)).program)
     assert in_a_line(program) == "client: labels; each party: shapes and its share of the model; dealer: shapes"

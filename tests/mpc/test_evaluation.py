@@ -164,8 +164,10 @@ def test_an_exaggerated_scale_fails_as_often_as_computed(monkeypatch: pytest.Mon
 
 def test_heads_that_do_not_fit_say_what_would_help() -> None:
     large = Head([Linear(np.full((2, 4), 1e9)), Square(), Linear(np.eye(2))], labels=["a", "b"], input_bound=1e3)
-    with pytest.raises(UnsupportedHead, match="secret sharing: no fixed point keeps every logit"):
+    with pytest.raises(UnsupportedHead, match=r"no fixed point keeps every logit .*; scale the features, or train"):
         compile_head(large, error=1e-3)
+    with pytest.raises(UnsupportedHead, match=r"no fixed point keeps every logit .*; ask for a larger --error"):
+        compile_head(hidden_head((30, 9, 2)), error=1e-12)
     public = linear_head(4, 2)
     with pytest.raises(UnsupportedHead, match="nothing is left to hide"):
         compile_head(Head(public.layers, labels=public.labels, input_bound=1.0, public_layers=1))

@@ -35,8 +35,7 @@ from secure_infer_client.keys import SecretKey
 from secure_infer_server import batches as server_batches
 from secure_infer_server import servicer
 from secure_infer_server.app import App
-from secure_infer_server.batches import Answer, Batches, allowed_seconds
-from secure_infer_server.keystore import KeyStore
+from secure_infer_server.batches import Answer, Batches, Event, allowed_seconds, evaluate_batch
 from secure_infer_server.registry import OfferedBatch, Registry, ServedModel
 from secure_infer_server.settings import Policy, Settings
 from shared import linear_head, unit_rows
@@ -377,20 +376,32 @@ def compiled(**policy: object) -> ServedModel:
     return ServedModel.compile("m", HEAD, Policy(**policy))  # type: ignore[arg-type]
 
 
-def batches_of(model: ServedModel, places: int, memory: int) -> tuple[Batches, KeyStore]:
-    keys = KeyStore(1 << 24)
-    return Batches(Registry({"m": model}, {}), keys, places, memory), keys
+def batches_of(model: ServedModel, places: int, memory: int) -> Batches:
+    return Batches(Registry({"m": model}, {}), places, memory)
+
+
+def evaluate(
+    batches: Batches,
+    model: ServedModel,
+    plan: BatchPlan,
+    messages: Iterator[list[bytes]],
+    abandoned: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """The events of one batch of an input-private plan."""
+    offered = batches.offered("m", model.digest, bytes.fromhex(plan.digest), 50)
+    with batches.place(offered.program.memory):
+        yield from evaluate_batch(offered.program, None, messages, allowed_seconds(offered), abandoned)
 
 
 def test_memory_is_bounded_over_all_batches() -> None:
     model = compiled(privacy=Privacy.INPUT_PRIVATE)
     offered = next(b for b in model.batches.values() if b.plan.privacy is Privacy.INPUT_PRIVATE)
-    batches, _ = batches_of(model, 8, 2 * offered.program.memory)
-    digest, key = bytes.fromhex(offered.plan.digest), SecretKey(offered.plan.parameters)
+    batches = batches_of(model, 8, 2 * offered.program.memory)
+    key = SecretKey(offered.plan.parameters)
     features = [key.encrypt_batch(p) for p in pack_batch(offered.plan, ROWS)]
 
     def one() -> Iterator[object]:
-        return batches.evaluate("m", model.digest, digest, b"", 50, ([feature] for feature in features))
+        return evaluate(batches, model, offered.plan, ([feature] for feature in features))
 
     running = [one(), one()]
     for each in running:
@@ -404,12 +415,10 @@ def test_memory_is_bounded_over_all_batches() -> None:
 def test_nobody_waiting_ends_the_work() -> None:
     model = compiled(privacy=Privacy.INPUT_PRIVATE)
     offered = next(iter(model.batches.values()))
-    batches, _ = batches_of(model, 1, 1 << 30)
+    batches = batches_of(model, 1, 1 << 30)
     key = SecretKey(offered.plan.parameters)
     features = [[key.encrypt_batch(p)] for p in pack_batch(offered.plan, ROWS)]
-    events = batches.evaluate(
-        "m", model.digest, bytes.fromhex(offered.plan.digest), b"", 50, iter(features), abandoned=lambda: True
-    )
+    events = evaluate(batches, model, offered.plan, iter(features), abandoned=lambda: True)
     with pytest.raises(CallFailed, match="cancelled"):
         list(events)
 
@@ -433,7 +442,7 @@ def test_a_whole_batch_has_one_deadline(
 ) -> None:
     """Waiting for `share` of what is allowed, spread evenly over the features or the answers."""
     model, offered, features = small_batch
-    batches, _ = batches_of(model, 1, 1 << 30)
+    batches = batches_of(model, 1, 1 << 30)
     waited = 0.0
     monkeypatch.setattr(server_batches, "perf_counter", lambda: waited)
 
@@ -445,8 +454,7 @@ def test_a_whole_batch_has_one_deadline(
 
     def run() -> None:
         nonlocal waited
-        digest = bytes.fromhex(offered.plan.digest)
-        for event in batches.evaluate("m", model.digest, digest, b"", 50, dripping()):
+        for event in evaluate(batches, model, offered.plan, dripping()):
             if slow == "answers" and isinstance(event, Answer):
                 waited += share * allowed_seconds(offered) / offered.plan.products
 

@@ -35,7 +35,8 @@ from secure_infer_client.keys import SecretKey
 from secure_infer_client.local_server import LocalServer
 from secure_infer_server import rpc
 from secure_infer_server.app import App
-from secure_infer_server.gate import OpenGate
+from secure_infer_server.gate import NOTHING, Ask, OpenGate
+from secure_infer_server.keys.names import KeyName
 from secure_infer_server.settings import Settings
 from secure_infer_server.workers.settings import WorkerSettings
 from shared import hidden_head, linear_head, unit_rows
@@ -100,6 +101,10 @@ class Session:
         messages = [keys_pb2.UploadKeysRequest(header=None if i else header, chunk=c) for i, c in enumerate(chunks)]
         keys_pb2_grpc.KeyServiceStub(self.channel).UploadKeys(iter(messages), timeout=60)
 
+    @property
+    def key_name(self) -> KeyName:
+        return KeyName("", bytes.fromhex(self.plan.digest), self.key.upload(self.plan).digest)
+
     def request(self, row: int = 0, count: int = 1) -> inference_pb2.InferRequest:
         return inference_pb2.InferRequest(
             model=self.spec.name,
@@ -145,7 +150,7 @@ def test_requests_of_a_session_meet_its_keys(app: tuple[App, str]) -> None:
     for _ in range(3):
         for session in sessions:
             session.infer()
-    names = [(session.plan.digest, session.key.upload(session.plan).digest.hex()) for session in sessions]
+    names = [(session.plan.digest, session.key_name.id.hex()) for session in sessions]
     held = [[place.worker.holds(name) for place in app[0].front.pool._slots if place.worker] for name in names]
     assert all(sum(holding) == 1 for holding in held)
 
@@ -412,16 +417,17 @@ class Notebook(OpenGate):
         if self.closed:
             raise PrivacyRefused("nobody comes in today")
 
-    def admit(
-        self, context: Any, method: str, model: str | None = None, records: int = 0, request_id: bytes = b""
-    ) -> Any:
-        self.seen.append((method.rpartition("/")[2], model, records))
+    def admit(self, context: Any, method: str, model: str | None = None, ask: Ask = NOTHING) -> Any:
+        self.seen.append((method.rpartition("/")[2], model, ask.records))
         return self
 
     def __enter__(self) -> Notebook:
         return self
 
     def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin_answer(self) -> None:
         pass
 
     def finish(self, outcome: str, answer: bytes | None = None, **sizes: int) -> None:

@@ -1,4 +1,4 @@
-"""Key store, guard, pool and logs, one by one."""
+"""Guard, pool and logs, one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -20,34 +19,18 @@ from safetensors.numpy import save_file
 
 from secure_infer.ckks import keymaterial
 from secure_infer.ckks.coefficient import CoefficientPlan, planner
-from secure_infer.ckks.keymaterial import Half, SwitchingKeys
+from secure_infer.ckks.keymaterial import Half
 from secure_infer.ckks.plan import Privacy
-from secure_infer.errors import ResourceExhausted
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc, models_pb2, models_pb2_grpc
 from secure_infer_client.keys import SecretKey
-from secure_infer_server import blinds, uploads
+from secure_infer_server import blinds
 from secure_infer_server.app import App
 from secure_infer_server.blinds import BlindPool, blind_bytes
-from secure_infer_server.keystore import ClientKeys, KeyStore
+from secure_infer_server.keys import service
 from secure_infer_server.logs import JsonLines
 from secure_infer_server.registry import Registry, ServedModel
 from secure_infer_server.settings import Policy, Settings
 from shared import linear_head
-
-
-def test_key_store_forgets_the_least_recently_used() -> None:
-    store, plan, keys = KeyStore(10), b"plan", ClientKeys(None, SwitchingKeys(None, None), 4)
-    store.put(plan, b"a", keys)
-    store.put(plan, b"b", keys)
-    assert store.get(plan, b"a") is keys
-    store.put(plan, b"c", keys)
-    assert store.get(plan, b"b") is None
-    assert store.get(plan, b"a") is keys
-    assert store.get(b"other plan", b"a") is None
-    store.put(plan, b"a", keys)  # again: not counted twice
-    assert len(store) == 2
-    with pytest.raises(ResourceExhausted):
-        store.put(plan, b"d", replace(keys, size=11))
 
 
 @pytest.fixture
@@ -268,7 +251,7 @@ def test_many_keys_and_large_blinds_do_not_lock_the_pool() -> None:
 
 
 def test_stalled_uploads_end_and_leave_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr(service, "UPLOAD_SECONDS", 1.0)
     linear_head(8, 3).save(tmp_path / "m.head")
     app = App(Settings(tmp_path, "127.0.0.1", 0, insecure=True, blinds_per_key=0))
     address = app.start()

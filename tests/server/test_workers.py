@@ -19,7 +19,7 @@ from secure_infer_server.settings import Policy
 from secure_infer_server.workers import frames, slot, worker
 from secure_infer_server.workers.frames import Connection, Wire
 from secure_infer_server.workers.jobs import Held, Job, OfferName, error_header, group
-from secure_infer_server.workers.material import Material, MaterialStore
+from secure_infer_server.workers.material import Material
 from secure_infer_server.workers.placement import Placement, home_order
 from secure_infer_server.workers.pool import Pool
 from secure_infer_server.workers.process import Worker, WorkerLost
@@ -129,16 +129,6 @@ def test_the_public_key_is_read_from_the_start_of_the_material() -> None:
     assert found is not None
     assert np.array_equal(found[0], expected[0])
     assert found[1] == expected[1]
-
-
-def test_material_is_bounded() -> None:
-    store = MaterialStore(10)
-    for digest in (b"a", b"b", b"a", b"c"):
-        store.put(b"plan", digest, Material(bytes(4), None))
-        store.get(b"plan", b"a")
-    assert [store.get(b"plan", digest) is not None for digest in (b"a", b"b", b"c")] == [True, False, True]
-    with pytest.raises(ResourceExhausted, match="exceed the store's 10"):
-        store.put(b"plan", b"d", Material(bytes(11), None))
 
 
 # Placement.

@@ -1,4 +1,4 @@
-"""`secure-infer classify`: texts embedded on this machine and classified under encryption."""
+"""`secure-infer classify`: texts embedded on this machine, and classified under encryption or by two parties on shares."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from secure_infer.errors import InvalidInput, SettingsError
 from secure_infer_client.commands import connection
+from secure_infer_client.costs import accuracy
 from secure_infer_client.prediction import Prediction
 from secure_infer_client.text.prepare import POLICIES
 
@@ -42,7 +43,8 @@ def run(arguments: list[str]) -> int:
         raise SettingsError(f"no texts: {what}")
     with connection.client(options, deidentify=not options.keep_identifiers, long_text=options.long_text) as client:
         predictions = client.classify(texts)
-        spec, stats = client.spec, client.last_call.stats
+        spec, plan, stats = client.spec, client.plan, client.last_call.stats
+        label_only = client.label_only
     if options.json:
         results = [
             {
@@ -71,6 +73,8 @@ def run(arguments: list[str]) -> int:
     removed = sum(len(p.removed) for p in predictions)
     if removed:
         lines.append(f"removed before embedding: {removed} dates, contacts or identifiers (--json lists them)")
+    if label_only:
+        lines.append(f"labels alone: {accuracy(plan, stats.error_bound)}")
     connection.show(lines)
     return 0
 

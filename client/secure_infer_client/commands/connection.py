@@ -44,6 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def help_alone(arguments: list[str]) -> list[str]:
+    """Only the wish for help, where there is one: an option before it may lack its value (`plan --target --help`)."""
+    return ["--help"] if {"-h", "--help"} & set(arguments) else arguments
+
+
 def client(options: argparse.Namespace, *, deidentify: bool = True, long_text: str = "pool") -> Client:
     token = None
     if options.token_file is not None:

@@ -132,7 +132,8 @@ def _without_nan(value: Any) -> Any:
 def _tables(result: dict[str, Any]) -> list[str]:
     encrypted = result["encrypted"]
     lines = [
-        f"{result['rows']} rows, {result['model']}, {result['plan']}, logit error at most {result['error_bound']:g}"
+        f"{result['rows']} row{'' if result['rows'] == 1 else 's'}, {result['model']}, {result['plan']}, "
+        f"logit error at most {result['error_bound']:g}"
     ]
     for kind in ("encrypted", "plaintext"):
         if kind in result:

@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if early.parse_known_args(arguments)[0].scheme == "mpc":
         return plan_shared.run(arguments)
     if any(argument.startswith("--target") for argument in arguments):
-        return _of_server(arguments)
+        return _of_server(connection.help_alone(arguments))
     return _of_file(arguments)
 
 

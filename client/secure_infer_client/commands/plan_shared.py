@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from math import log2
 from pathlib import Path
 from typing import Any
 
 from secure_infer.ckks.link import PRESETS, Link
 from secure_infer.errors import SettingsError
 from secure_infer.heads import Head, ModelSpec
-from secure_infer.mpc.compiler import compile_head
+from secure_infer.mpc.compiler import DEFAULT_ERROR, RELATIVE_ERROR, compile_head
 from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
 from secure_infer_client.commands import connection
 from secure_infer_client.mpc.session import rows_a_request
@@ -24,7 +25,7 @@ from secure_infer_client.planning import shared_table, shared_work
 def run(arguments: list[str]) -> int:
     """Explain the program; prints lines, or one JSON object. Raises UnsupportedHead when no fixed point fits the head."""
     if any(argument.startswith("--target") for argument in arguments):
-        return _of_parties(arguments)
+        return _of_parties(connection.help_alone(arguments))
     return _of_file(arguments)
 
 
@@ -41,7 +42,13 @@ def _of_file(arguments: list[str]) -> int:
     parser.add_argument(
         "--comparisons", choices=list(Comparisons), default=Comparisons.TABLES, help="how signs are found (tables)"
     )
-    parser.add_argument("--error", type=float, metavar="BOUND", help="wanted bound on the logit error (1e-3)")
+    parser.add_argument(
+        "--error",
+        type=float,
+        metavar="BOUND",
+        help=f"wanted bound on the logit error; default {DEFAULT_ERROR:g}, and where no fixed point keeps that, four times as "
+        f"much until one does, up to about 2^{int(log2(RELATIVE_ERROR))} of the logits' range",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if options.error is not None and not 0 < options.error < 1e6:

@@ -1,4 +1,4 @@
-"""`secure-infer predict`: logits of rows in a .npy file, computed under encryption."""
+"""`secure-infer predict`: logits of rows in a .npy file, computed under encryption or by two parties on shares."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from secure_infer.errors import InvalidInput
 from secure_infer.heads import Task
 from secure_infer_client.commands import connection
+from secure_infer_client.costs import accuracy
 
 
 def run(arguments: list[str]) -> int:
@@ -35,7 +36,7 @@ def run(arguments: list[str]) -> int:
             else:
                 logits = client.predict(rows, progress=reached)
                 labels = spec.decide(logits)
-        stats = client.last_call.stats
+        stats, plan = client.last_call.stats, client.plan
     weighed = not label_only and spec.task is not Task.REGRESSION
     probabilities = spec.probabilities(logits).max(axis=1) if weighed else None
     if options.json:
@@ -52,9 +53,8 @@ def run(arguments: list[str]) -> int:
         return 0
     sure = [""] * len(labels) if probabilities is None else [f"{p:6.1%}  " for p in probabilities]
     lines = [f"{i:>6}  {sure[i]}{labels[i]}" for i in range(len(labels))]
-    lines.append(
-        f"{len(labels)} rows in {stats.total_ms:.1f} ms, {stats.plan}, logit error at most {stats.error_bound:g}"
-    )
+    rows_in_words = f"{len(labels)} row{'' if len(labels) == 1 else 's'}"
+    lines.append(f"{rows_in_words} in {stats.total_ms:.1f} ms, {stats.plan}, {accuracy(plan, stats.error_bound)}")
     connection.show(lines)
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from secure_infer.heads import Head
-from secure_infer.mpc.disclosure import in_a_line
+from secure_infer.mpc.disclosure import failures, in_a_line
 from secure_infer.mpc.program import Program
 from secure_infer.mpc.ring import Floats, Words, decode, encode
 from secure_infer.mpc.sharing import join
@@ -87,7 +87,7 @@ def run(directory: Path, head: Head, drawn: Sequence[samples.Sample], *, quiet: 
         },
     }
     if not quiet:
-        say(False, "\n".join(_summary(found)))
+        say(False, "\n".join(_summary(found, program)))
     return found
 
 
@@ -139,16 +139,14 @@ def rounds_in_words(r: dict[str, Any]) -> str:
     return f"{r['link_rounds']} round{'' if r['link_rounds'] == 1 else 's'}, {r['link_bytes']:,} bytes"
 
 
-def _summary(r: dict[str, Any]) -> list[str]:
-    failure = r["failure_probability"]
-    spoilt = f"truncation spoils a text with probability {failure:.0e}" if failure else "nothing is truncated"
+def _summary(r: dict[str, Any], program: Program) -> list[str]:
     return [
         f"{r['texts']} held-out texts, {r['model']}, {r['plan']}",
-        *common_lines(r, "shared", spoilt),
+        *common_lines(r, "shared", failures(program), {"encrypt": "split", "server": "parties", "decrypt": "join"}),
         f"  bytes            {r['bytes_up']:,} up, {r['bytes_down']:,} down a text, both halves together; no keys",
         f"  between parties  {rounds_in_words(r)} each way a text; {r['correlation_bytes']:,} bytes of correlations, "
         "made ahead",
-        f"  asked again      {r['retries']} texts, whose answers were out of range",
+        f"  asked again      {r['retries']} text{'' if r['retries'] == 1 else 's'}, whose answers were out of range",
         f"  who learns what  {r['who_learns']}",
         f"  took             {r['seconds']:.1f} s",
         "Private as long as the two parties do not collude, nor the dealer with either.",

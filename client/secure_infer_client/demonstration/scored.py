@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
@@ -75,15 +75,17 @@ def result(scored: Scored, head: Head, texts: Sequence[samples.Sample]) -> dict[
     }
 
 
-def common_lines(r: dict[str, Any], how: str, failure: str) -> list[str]:
-    """Accuracy, agreement, error and latency. how: "encrypted", say; failure: what is rarer than the error bound."""
+def common_lines(r: dict[str, Any], how: str, failure: str, stages: Mapping[str, str] | None = None) -> list[str]:
+    """Accuracy, agreement, error and latency. how: "encrypted", say; failure: what is rarer than the error bound; stages: what
+    a scheme calls those that have another name there."""
+    named = {stage: stage for stage in STAGES} | dict(stages or {})
     latency = r["latency_ms"]
     return [
         f"  accuracy         {r['accuracy_encrypted']:.1%} {how}, {r['accuracy_plaintext']:.1%} plaintext",
         f"  agreement        {r['agreement']:.2%} of labels; {r['agreement_beyond_twice_the_bound']:.2%} of the "
         f"{r['texts_beyond_twice_the_bound']} whose plaintext margin exceeds twice the error bound",
         f"  logit error      {r['max_logit_error']:.1e} at most; stated bound {r['error_bound']:.1e} ({failure})",
-        "  latency, median  " + ", ".join(f"{stage} {latency[stage]:.2f}" for stage in STAGES) + " ms",
+        "  latency, median  " + ", ".join(f"{named[stage]} {latency[stage]:.2f}" for stage in STAGES) + " ms",
     ]
 
 

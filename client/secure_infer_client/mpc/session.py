@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from time import perf_counter
 
 import grpc
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.errors import AnswerRefused, HalvesDiffer, ModelChanged, PlanRefused, SettingsError
 from secure_infer.heads import ModelSpec, Task
-from secure_infer.mpc.program import Largest, Positive, Program
+from secure_infer.mpc.program import Largest, Positive, Program, Weights
 from secure_infer.mpc.ring import Words
 from secure_infer.mpc.sharing import encode_fairly, split
 from secure_infer.v1 import models_pb2, mpc_pb2
@@ -113,15 +114,25 @@ class SharedSession:
         return spec, wire_mpc.program_from_proto(response.program)
 
     def _difference(self, described: Sequence[tuple[ModelSpec, Program]]) -> str:
-        """Which party says what, of the first thing that differs."""
+        """Which party says what, and in which facts and settings they differ."""
         told = []
         for target, (spec, program) in zip(self._parties.targets, described, strict=True):
             told.append(
-                f"{target} serves {_names(spec, program)}, {program.weights} weights, {program.answers} answers"
+                f"{target} serves {_names(spec, program)}, {program.weights} weights, {program.answers} answers, "
+                f"comparisons by {program.comparisons}"
             )
+        (spec, program), (other, others) = described
+        differing = [f"model's {name}" for name in _differing(spec, other)]
+        differing += [f"program's {name}" for name in _differing(program, others)]
+        # Each run of share-model has its own digest, of the same facts.
+        of_two_runs = differing == ["model's digest"] and program.weights is Weights.SHARED
         return (
-            f"the parties differ on model {self._model!r}: {' and '.join(told)}. "
-            "Ask both operators to serve the same artifact with the same options"
+            f"the parties differ on model {self._model!r} (in the {', '.join(differing)}): {' and '.join(told)}. "
+            + (
+                "These are halves of different share-model runs; give both parties the files of one run"
+                if of_two_runs
+                else "Ask both operators to serve the same artifact with the same options"
+            )
         )
 
     # Queries.
@@ -254,6 +265,11 @@ def _check_answers(spec: ModelSpec, program: Program) -> None:
         or (wanted is not None and spec.task is Task.REGRESSION)
     ):
         raise PlanRefused(f"program: {program.answers} answers do not come from its steps for a model of {spec.task}")
+
+
+def _differing(one: ModelSpec | Program, other: ModelSpec | Program) -> list[str]:
+    """Names of the fields in which they differ."""
+    return [field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)]
 
 
 def _names(spec: ModelSpec, program: Program) -> str:

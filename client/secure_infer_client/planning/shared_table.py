@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from secure_infer.ckks.link import Link
-from secure_infer.mpc.disclosure import who_learns
-from secure_infer.mpc.program import SECURITY_BITS, Affine, Powers, Program, Step
+from secure_infer.mpc.disclosure import failures, who_learns
+from secure_infer.mpc.program import SECURITY_BITS, Affine, Comparisons, Powers, Program, Step
 from secure_infer_client.planning.shared_work import Taken
 
 WIDTH = 120
+_COMPARED = {Comparisons.TABLES: "tables", Comparisons.CRYPTEN: "CrypTen"}
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ def lines(report: SharedReport) -> list[str]:
     """Steps, accuracy, what a request takes on every way, time by link, who learns what."""
     program = report.program
     found = [
-        f"{program.weights} weights, {program.answers} answers, {program.fraction} fraction bits "
-        f"(answers {program.answer_fraction}), ring of 64-bit words, {SECURITY_BITS}-bit streams",
-        f"error: every logit within {program.error_bound:.2g}; {_failures(program)}",
+        f"{program.weights} weights, {program.answers} answers, comparisons by {_COMPARED[program.comparisons]}, "
+        f"{program.fraction} fraction bits (answers {program.answer_fraction}), 64-bit words, {SECURITY_BITS}-bit streams",
+        *textwrap.wrap(f"error: every logit within {program.error_bound:.2g}; {failures(program)}", WIDTH),
         f"range: |logit| <= {program.answer_range:g}",
         "",
         f"  {'step':<44}{'rounds':>8}{'bytes each way':>16}",
@@ -49,13 +50,6 @@ def lines(report: SharedReport) -> list[str]:
         start = f"  {one.who:<24}"
         found += textwrap.wrap(one.learns, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
     return found
-
-
-def _failures(program: Program) -> str:
-    if not program.failure_probability:
-        return "nothing is truncated that could fail"
-    seen = "and the label may then be wrong" if program.label_only else "which the client sees and asks again"
-    return f"truncation spoils a record with probability {program.failure_probability:.0e}, {seen}"
 
 
 def _takes(report: SharedReport) -> list[str]:
@@ -76,9 +70,11 @@ def _takes(report: SharedReport) -> list[str]:
         f"  {'estimated ms':<14}" + "".join(f"{name:>22}" for name in report.links),
     ]
     for one in report.asked:
-        times = "".join(f"{1e3 * one.seconds(link):>22,.1f}" for link in report.links.values())
+        least = "at least " if one.compute is None else ""
+        times = "".join(f"{f'{least}{1e3 * one.seconds(link):,.1f}':>22}" for link in report.links.values())
         found.append(f"  {one.records:<14,}{times}")
-    return [*found, "rounds and bytes on such a link everywhere, and computing; gRPC and TLS come on top"]
+    computing = "without computing" if report.single.compute is None else "and computing"
+    return [*found, f"rounds and bytes on such a link everywhere, {computing}; gRPC and TLS come on top"]
 
 
 def _correlations(asked: Taken) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from secure_infer import address
+from secure_infer import address, pem
 from secure_infer.errors import SettingsError
+from secure_infer_server.mpc import roles
 from secure_infer_server.mpc.endpoint import Identity, Listening
+from secure_infer_server.mpc.roles import Role
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client-ca", type=Path, metavar="F", help="the CA that signed everybody's certificates, PEM")
 
 
-def listening(options: argparse.Namespace) -> Listening:
-    """Raises SettingsError unless all three files are given, or --insecure and an address on loopback."""
+def listening(options: argparse.Namespace, role: Role, whose: str) -> Listening:
+    """Raises SettingsError unless all three files are given, with a certificate of that role, or --insecure and an address on
+    loopback. whose: role, in words."""
     files = (options.tls_cert, options.tls_key, options.client_ca)
     given = [file for file in files if file is not None]
     if options.insecure and given:
@@ -32,5 +35,7 @@ def listening(options: argparse.Namespace) -> Listening:
             "parties and dealer know each other by their certificates: give --tls-cert, --tls-key and --client-ca "
             "(`secure-infer certs dev` makes some to try out), or --insecure for loopback only"
         )
+    if given:
+        roles.require_own(pem.certificates("--tls-cert", options.tls_cert), str(options.tls_cert), role, whose)
     host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
     return Listening(host, port, Identity(*files) if given else None)

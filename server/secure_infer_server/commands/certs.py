@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
     issue = add("issue", _issue, "a certificate signed by a CA: NAME.pem and NAME.key, or NAME.pem for a request")
     issue.add_argument("--ca", type=Path, required=True, metavar="DIR", help="holds ca.pem and ca.key")
-    issue.add_argument("--role", choices=list(KINDS), required=True, help="what it is for")
+    issue.add_argument(
+        "--role", type=_kind, choices=list(KINDS), required=True, help="what it is for; party:0 is party0"
+    )
     issue.add_argument("--name", required=True, help="common name, by which callers are known; the files' too")
     issue.add_argument(
         "--host", action="append", default=[], metavar="HOST", help="name or address of a server; repeatable"
@@ -123,6 +125,11 @@ def _ca(options: argparse.Namespace) -> int:
     made = authority.new_authority(options.name, options.days)
     _tell(options, _write(options.out, "ca", made.certificate, made.key))
     return 0
+
+
+def _kind(role: str) -> str:
+    """The kind of certificate of a role, also as certificates and refusals write it: "party:0" is "party0"."""
+    return role.replace(":", "")
 
 
 def _issue(options: argparse.Namespace) -> int:

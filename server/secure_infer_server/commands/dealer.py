@@ -16,6 +16,7 @@ from secure_infer_server import logs
 from secure_infer_server.commands import authenticated
 from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.metrics import DealerMetrics, MetricsServer
+from secure_infer_server.mpc.roles import Role
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> int:
     """Deal until SIGTERM; prints one JSON line when ready."""
     options = _parser().parse_args(arguments)
-    process = DealerProcess(authenticated.listening(options))
+    process = DealerProcess(authenticated.listening(options, Role.DEALER, "for a dealer"))
     logs.start()
     generators.forbid()
     process.heed_signals()  # before anybody can know that this is ready

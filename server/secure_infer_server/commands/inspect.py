@@ -16,19 +16,23 @@ from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head
 from secure_infer.heads.network import Network
 from secure_infer.heads.split import contract_after, private_network, public_layers
+from secure_infer.mpc import sharefile
+from secure_infer.mpc.sharefile import ShareFile
 
 
 def run(arguments: list[str]) -> int:
-    """Describe the head; prints lines, or one JSON object."""
+    """Describe the head, or the half; prints lines, or one JSON object."""
     parser = argparse.ArgumentParser("secure-infer inspect", description=__doc__)
-    parser.add_argument("head", type=Path, metavar="FILE.head")
+    parser.add_argument("head", type=Path, metavar="FILE", help="a .head, or one half of it, a .share")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    facts = describe(Head.load(options.head))
+    shared = options.head.suffix == sharefile.SUFFIX
+    facts = describe_half(sharefile.load(options.head)) if shared else describe(Head.load(options.head))
     if options.json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return 0
-    facts["training_facts"] = "among what --json prints"
+    if not shared:
+        facts["training_facts"] = "among what --json prints"
     for name, value in facts.items():
         shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
         if shown is not None:
@@ -55,6 +59,32 @@ def describe(head: Head) -> dict[str, Any]:
         "abstain_below": head.abstain_below,
         **_evaluation(head),
         "training_facts": head.facts,
+    }
+
+
+def describe_half(half: ShareFile) -> dict[str, Any]:
+    """What a share file says in the clear; its words say nothing by themselves."""
+    spec, program = half.spec, half.program
+    return {
+        "half_of_party": half.party,
+        "digest": spec.digest,
+        "program": program.digest,
+        "layers": list(spec.layers),
+        "features": spec.contract.features,
+        "outputs": spec.outputs,
+        "labels": list(spec.labels),
+        "task": str(spec.task),
+        "input_bound": spec.contract.bound,
+        "input_norm": spec.contract.norm,
+        "embedder": spec.embedder,
+        "temperature": list(spec.temperature),
+        "abstain_below": spec.abstain_below,
+        "weights": str(program.weights),
+        "answers": str(program.answers),
+        "comparisons": str(program.comparisons),
+        "error_bound": program.error_bound,
+        "failure_probability": program.failure_probability,
+        "rounds": program.rounds,
     }
 
 

@@ -12,10 +12,16 @@ import os
 import sys
 from pathlib import Path
 
+from secure_infer import address as addresses
+from secure_infer.errors import SettingsError
 from secure_infer.mpc import generators
+from secure_infer.mpc.compiler import ERROR_EXPECTED, error_bound
 from secure_infer.mpc.program import Answers, Comparisons
-from secure_infer_server import logs
+from secure_infer_server import config, logs
 from secure_infer_server.commands import authenticated, per_model
+from secure_infer_server.guarded import GuardedGate
+from secure_infer_server.mpc import roles
+from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import MetricsServer, StoreMetrics
 from secure_infer_server.mpc.models import PartyPolicy
 from secure_infer_server.mpc.process import PartyProcess, PartySettings
@@ -25,12 +31,14 @@ log = logging.getLogger(__name__)
 _POLICY = {
     "answers": (Answers, " or ".join(Answers)),
     "comparisons": (Comparisons, " or ".join(Comparisons)),
-    "error": (float, "a number"),
+    "error": (error_bound, ERROR_EXPECTED),
 }
+_KINDS = {"answers": str, "comparisons": str, "error": float}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("secure-infer party", description=__doc__)
+    parser.add_argument("--config", metavar="FILE", help="TOML file of these flags, callers, budgets and audit")
     parser.add_argument("--id", type=int, choices=[0, 1], required=True, help="which of the two parties this is")
     parser.add_argument(
         "--models",
@@ -48,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dealer", required=True, metavar="HOST:PORT", help="where correlated randomness comes from")
     authenticated.add_options(parser)
     models = parser.add_argument_group(
-        "for all models with weights at both parties, or one: VALUE or MODEL=VALUE, alike at both"
+        "for all models, or one: VALUE or MODEL=VALUE, alike at both; *.share files carry their owner's"
     )
     models.add_argument(
         "--answers",
@@ -80,12 +88,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM; prints one JSON line when ready."""
-    options = _parser().parse_args(arguments)
+    options, configuration = config.options(_parser(), arguments, {}, _KINDS)
     policy, policies = per_model.policies(options, PartyPolicy(), _POLICY)
     settings = PartySettings(
         party=options.id,
         models=options.models,
-        listening=authenticated.listening(options),
+        listening=authenticated.listening(options, roles.of_party(options.id), f"for --id {options.id}"),
         peer=options.peer,
         dealer=options.dealer,
         policy=policy,
@@ -93,22 +101,46 @@ def run(arguments: list[str]) -> int:
         lanes=options.lanes,
         store_bytes=max(1, options.store_memory) << 20,
     )
+    _require_two_ports(options.peer, settings.listening)
     logs.start()
     generators.forbid()
-    process = PartyProcess(settings)
+    gate: GuardedGate | None = None
+    if configuration is not None:
+        configuration.require_decided(settings.listening.host)
+        gate = GuardedGate(configuration.guards) if configuration.guards.any else None
+    try:
+        return _serve(settings, gate, options.metrics)
+    finally:
+        if gate is not None:
+            gate.close()
+
+
+def _require_two_ports(peer: str, listening: Listening) -> None:
+    """Raise SettingsError when the link between the parties is where clients come."""
+    if addresses.parse(peer, "--peer") == (listening.host, listening.port) and listening.port:
+        raise SettingsError(
+            f"--peer: {peer} is the address of --listen, where clients come; the link between the parties takes another port"
+        )
+
+
+def _serve(settings: PartySettings, gate: GuardedGate | None, metrics_at: str | None) -> int:
+    process = PartyProcess(settings, gate)
+    if gate is not None:
+        gate.start()
     process.heed_signals()  # before anybody can know that this is ready
+    metrics = None if metrics_at is None else MetricsServer(metrics_at, StoreMetrics(process.stores))
     address, peer = process.start()
-    metrics = None if options.metrics is None else MetricsServer(options.metrics, StoreMetrics(process.stores))
     for name, reason in process.models.rejected.items():
         log.error("model %s is not served: %s", name, reason)
     ready = {
         "event": "ready",
-        "party": options.id,
+        "party": settings.party,
         "address": address,
         "peer": peer,
         "metrics": None if metrics is None else metrics.address,
         "tls": settings.listening.identity is not None,
         "models": process.models.names(),
+        "programs": {name: process.models.get(name).settings for name in process.models.names()},
         "rejected": process.models.rejected,
         "pid": os.getpid(),
     }

@@ -7,14 +7,21 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from secure_infer import address
+from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
-from secure_infer_server import logs
+from secure_infer_server import check, config, logs
 from secure_infer_server.app import App
+from secure_infer_server.callers import transport
 from secure_infer_server.commands import per_model
+from secure_infer_server.config import Configuration
+from secure_infer_server.guarded import GuardedGate
+from secure_infer_server.keys.settings import VARIABLE, KeySettings
 from secure_infer_server.settings import Policy, Settings, Tls
 from secure_infer_server.workers.settings import WorkerSettings, usual_count
 
@@ -23,6 +30,14 @@ log = logging.getLogger(__name__)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("secure-infer serve", description=__doc__)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file of these flags, callers, budgets and audit; default what {config.VARIABLE} names",
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", help="load everything, say what is on and off, and serve nothing"
+    )
     parser.add_argument(
         "--models",
         type=Path,
@@ -33,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", required=True, metavar="HOST:PORT", help="port 0 picks a free one; the ready line says which"
     )
-    parser.add_argument("--insecure", action="store_true", help="no TLS; loopback only")
+    parser.add_argument(
+        "--insecure", action=argparse.BooleanOptionalAction, default=False, help="no TLS; loopback only"
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="F", help="server certificate chain, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="F", help="its private key, PEM")
     parser.add_argument("--client-ca", type=Path, metavar="F", help="demand client certificates signed by this CA, PEM")
@@ -89,12 +106,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-memory", type=int, default=2048, metavar="MIB", help="memory for their sums")
     parser.add_argument("--key-memory", type=int, default=1024, metavar="MIB", help="memory for clients' public keys")
     parser.add_argument(
+        "--keys",
+        type=Path,
+        metavar="DIR",
+        dest="keys_directory",  # a configuration's `keys` is a table
+        help="keep clients' public keys on disk; default in memory, until the end",
+    )
+    parser.add_argument(
+        "--keys-redis",
+        type=Path,
+        metavar="URL-FILE",
+        help=f"keep them in the Redis whose URL the file holds, or {VARIABLE}; for several servers behind one name",
+    )
+    parser.add_argument(
         "--plaintext-baseline",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="also answer plaintext rows; for benchmarks, never for patients",
     )
     parser.add_argument(
-        "--json", action="store_true", help="the ready line is JSON anyway; accepted so that every command takes it"
+        "--json", action="store_true", help="what --check-config finds, as JSON; the ready line is JSON anyway"
     )
     return parser
 
@@ -125,6 +156,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         policies=policies,
         plaintext_baseline=options.plaintext_baseline,
         key_bytes=options.key_memory << 20,
+        keys=KeySettings(options.keys_directory, options.keys_redis),
         blinds_per_key=max(0, options.blinds_per_key),
         batches=max(0, options.batches),
         batch_bytes=max(0, options.batch_memory) << 20,
@@ -132,18 +164,43 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
+def _check(settings: Settings, configuration: Configuration | None, *, as_json: bool) -> int:
+    report = check.check(settings, configuration)
+    found = json.dumps({"ok": not report.errors, **asdict(report)}) if as_json else "\n".join(report.lines())
+    sys.stdout.write(found + "\n")
+    return 2 if report.errors else 0
+
+
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM; prints one JSON line when ready."""
-    settings = _settings(_parser().parse_args(arguments))
+    options, configuration = config.options(_parser(), arguments, os.environ)
+    settings = _settings(options)
+    if options.check_config:
+        return _check(settings, configuration, as_json=options.json)
     logs.start()
-    app = App(settings)
+    check.require_sound(settings, configuration)
+    gate: GuardedGate | None = None
+    if configuration is not None and configuration.guards.any:
+        gate = GuardedGate(configuration.guards)
+    try:
+        return _serve(settings, configuration, gate)
+    finally:
+        if gate is not None:
+            gate.close()
+
+
+def _serve(settings: Settings, configuration: Configuration | None, gate: GuardedGate | None) -> int:
+    app = App(settings, gate)
     app.heed_signals()  # before anybody can know that this is ready
-    address = app.start()
+    if gate is not None:
+        gate.start()
+    listening = app.start()
     for name, reason in app.registry.rejected.items():
         log.error("model %s is not served: %s", name, reason)
+    _warn(settings, configuration, listening)
     ready = {
         "event": "ready",
-        "address": address,
+        "address": listening,
         "tls": settings.tls is not None,
         "models": app.registry.names(),
         "without_plan": {name: app.registry.get(name).no_plan_reason for name in app.registry.without_plan()},
@@ -154,3 +211,15 @@ def run(arguments: list[str]) -> int:
     sys.stdout.flush()
     app.wait()
     return 0
+
+
+def _warn(settings: Settings, configuration: Configuration | None, listening: str) -> None:
+    """Into the log; a server without a configuration on loopback is for trying out and says nothing."""
+    if configuration is not None or not is_loopback(settings.host):
+        for text in check.warnings(settings, configuration):
+            log.warning("%s", text)
+    if settings.tls is not None:
+        host, port = address.parse(listening, "address")
+        with suppress(OSError):
+            if transport.accepts_tls12(host, port):
+                log.warning("this server takes TLS 1.2, although it should not; is `secure-infer` what started it?")

@@ -10,9 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from secure_infer.errors import SettingsError
+from secure_infer.errors import InvalidHead, SettingsError
 from secure_infer.heads import Head
 from secure_infer.mpc import sharefile
+from secure_infer.mpc.compiler import ERROR_EXPECTED
 from secure_infer.mpc.program import Answers, Comparisons
 
 
@@ -34,7 +35,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if options.error is not None and not 0 < options.error < 1e6:
-        raise SettingsError(f"--error: expected a positive bound on the logit error, got {options.error}")
+        raise SettingsError(f"--error: expected {ERROR_EXPECTED}, got {options.error}")
+    if options.head.suffix == sharefile.SUFFIX:
+        raise InvalidHead(f"{options.head.name} is one half made by share-model; expected a .head")
     head = Head.load(options.head)
     directories = [options.out / f"party-{party}" for party in (0, 1)]
     targets = [directory / f"{options.head.stem}{sharefile.SUFFIX}" for directory in directories]
@@ -71,7 +74,7 @@ def run(arguments: list[str]) -> int:
     sys.stdout.write(
         "".join(f"{path}\n" for path in paths)
         + f"model {digest[:12]}…, answers {program.answers}, logits within {program.error_bound:g}, "
-        f"{program.rounds} rounds a query\n"
+        f"{program.rounds} round{'s' * (program.rounds != 1)} a query\n"
         "Give each file to one party only. Who has both has the model; neither file alone says anything of its weights.\n"
     )
     return 0

@@ -39,12 +39,6 @@ class KeyLimits:
                     f"key store: {share} is at most {whole} ({getattr(self, whole)}), got {getattr(self, share)}"
                 )
 
-    @classmethod
-    def for_one_owner(cls, capacity: int) -> KeyLimits:
-        """Of a server that does not ask who is calling: everybody is one owner."""
-        uploads = min(capacity, cls.upload_bytes)
-        return cls(capacity, capacity, 1 << 20, upload_bytes=uploads, owner_upload_bytes=uploads)
-
 
 def check_size(limits: KeyLimits, size: int) -> None:
     """Raise ResourceExhausted for a key that would not fit into an empty store."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from secure_infer.errors import MalformedRequest
+from secure_infer_server.mpc.roles import ANONYMOUS
 
 DIGEST_BYTES = 32
 MAX_OWNER = 1024
@@ -37,6 +38,11 @@ class KeyName:
         """32 bytes that tell names apart; the owner's length goes first, so that no two names are read alike."""
         owner = self.owner.encode()
         return hashlib.sha256(struct.pack("<I", len(owner)) + owner + self.plan + self.digest).digest()
+
+
+def owner_of(caller: str) -> str:
+    """The owner of what a caller uploads: callers that nothing tells apart are nobody in particular, together."""
+    return "" if caller == ANONYMOUS else caller
 
 
 @dataclass(frozen=True)

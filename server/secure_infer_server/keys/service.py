@@ -1,4 +1,4 @@
-"""KeyService, free of sync and async: messages in, messages out. `servicers` has the wrappers for gRPC."""
+"""KeyService without gRPC: messages in, messages out. `servicer` serves it on an event loop."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ TEND_SECONDS = 60.0
 Load = Callable[[Plan, bytes], tuple[Ready, int]]
 """Checks uploaded bytes, and makes of them what evaluation takes; with the bytes of memory that it holds. Raises
 MalformedRequest or SecretKeyReceived, and then nothing was loaded into SEAL."""
+Prove = Callable[[KeyName, bytes], None]
+"""Raises when bytes that were loaded must not become a key for another reason."""
 
 
 def load_client_keys(plan: Plan, data: bytes) -> tuple[ClientKeys, int]:
@@ -47,7 +49,7 @@ class KeyVault(Generic[Ready]):
     """Keys of every identity. An identity is a string that the caller authenticated; "" is one, too: nobody in particular.
 
     memory: bytes of keys that are ready. confirm: seconds after which such a key is looked up again, since another process
-    may have deleted it. All methods but `ready` may wait for a disk or a network.
+    may have deleted it. prove: what an upload has to pass besides. All methods but `ready` may wait for a disk or a network.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class KeyVault(Generic[Ready]):
         memory: int,
         confirm: float = CONFIRM_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        prove: Prove = lambda name, data: None,
     ) -> None:
-        self.backend, self._load = backend, load
+        self.backend, self._load, self._prove = backend, load, prove
         self._ready = ReadyKeys[Ready](memory)
         self._confirm, self._clock = confirm, clock
         self._locks: dict[KeyName, tuple[threading.Lock, list[int]]] = {}
@@ -114,6 +117,7 @@ class KeyVault(Generic[Ready]):
         def check(data: bytes) -> None:
             keys, size = self._load(plan, data)
             self._ready.require(size)
+            self._prove(name, data)
             found.append((keys, size))
 
         self.backend.commit(name, check)

@@ -35,7 +35,7 @@ class DealerServicer(mpc_pb2_grpc.DealerServiceServicer):
             try:
                 if not context.add_callback(lambda: self._dealer.leave(seat)):
                     return
-                context.send_initial_metadata(())  # says to the party that it is heard
+                context.send_initial_metadata((recipes.HEARD,))  # says to the party that it is heard
                 threading.Thread(target=self._listen, args=(request, seat), name="wants", daemon=True).start()
                 yield from seat.outgoing()
             finally:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from secure_infer.errors import InternalFault, PeerFailure, SecureInferError
 from secure_infer_server.mpc.lane import Lane, Patience
-from secure_infer_server.mpc.lanes import LANES, Lanes
+from secure_infer_server.mpc.lanes import LANES, Lanes, complaint
 from secure_infer_server.mpc.transport import Transport
 from secure_infer_server.settings import Tls
 
@@ -22,14 +22,22 @@ class FollowerLanes(Lanes):
     """Party 1's end. address: HOST:PORT of party 0.
 
     serve(start, lane): evaluates a request on the lane, in the lane's own thread. A catalogued error that it raises before
-    its first round is what the leader raises; any other, and any later, ends the lane.
+    its first round is what the leader raises; any other, and any later, ends the lane. on_meeting: called once, when party 0
+    has first taken this process in.
     """
 
     def __init__(
-        self, address: str, tls: Tls | None, serve: Serve, *, lanes: int = LANES, patience: Patience | None = None
+        self,
+        address: str,
+        tls: Tls | None,
+        serve: Serve,
+        *,
+        lanes: int = LANES,
+        patience: Patience | None = None,
+        on_meeting: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(1, address, tls, lanes, patience or Patience())
-        self._serve = serve
+        self._serve, self._on_meeting = serve, on_meeting
 
     def start(self) -> None:
         """Connect, in the background, now and whenever a lane is lost."""
@@ -41,7 +49,15 @@ class FollowerLanes(Lanes):
         pause = first
         while not self._closing.is_set():
             try:
-                lane = self._connected(number)
+                try:
+                    connected = socket.create_connection((self._host, self._port), self._patience.handshake)
+                    transport = Transport(connected)
+                except OSError as error:
+                    self._absent(error)
+                    self._closing.wait(pause)
+                    pause = min(most, 2 * pause)
+                    continue
+                lane = self._connected(transport, number)
                 pause = first
                 try:
                     self._follow_on(lane)
@@ -50,25 +66,29 @@ class FollowerLanes(Lanes):
                         self._up.pop(number, None)
                         lane.close()
             except PeerFailure as error:
-                self._complain(error.message)
+                self._complain(complaint(error))
             except Exception:  # whatever it was, the lane must come back
                 log.exception("a lane failed")
             self._closing.wait(pause)
             pause = min(most, 2 * pause)
 
-    def _connected(self, number: int) -> Lane:
-        try:
-            connected = socket.create_connection((self._host, self._port), self._patience.handshake)
-            transport = Transport(connected)
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise PeerFailure(f"peer: party 0 does not answer at {self._host}:{self._port} ({why})") from None
+    def _absent(self, error: OSError) -> None:
+        """Nobody listens there: as usual when this party is started first, and news later."""
+        where, why = f"{self._host}:{self._port}", error.strerror or type(error).__name__
+        if self._met:
+            self._complain(f"peer: party 0 does not answer at {where} any more ({why})")
+        else:
+            self._complain(f"waiting for party 0 at {where} ({why})", logging.INFO)
+
+    def _connected(self, transport: Transport, number: int) -> Lane:
         lane = self._made(transport, number)
         with self._changed:
-            self._up[number] = lane
-            self._changed.notify_all()
+            first = not self._met
+            self._add(lane)
             if self._closing.is_set():
                 lane.kill()
+        if first:
+            self._on_meeting()
         return lane
 
     def _follow_on(self, lane: Lane) -> None:

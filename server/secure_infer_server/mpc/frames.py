@@ -6,6 +6,7 @@ the messages of a round have one number, from one, and one length. The follower'
 
     party 0                               party 1
     HELLO    0.0  version, party, ...  <->  HELLO    0.0     once a lane, party 1 first: fresh nonces of 32 bytes
+    REFUSED  0.0                        ->                   in its place, to a party 1 that does not fit; ends the lane
     START    7.0  the request's header  ->
     DATA     7.1  800 bytes            <->  DATA     7.1     agreed, and the first round
     DATA     7.2  64 bytes             <->  DATA     7.2
@@ -33,10 +34,15 @@ MAX_START = 64 << 10
 MAX_REFUSAL = 4 << 10
 MAX_DATA = 1 << 30
 NONCE_BYTES = 32
-VERSION = 1
-_HELLO = struct.Struct("<8sHHHH32s")
+INSTANCE_BYTES = 16
+VERSION = 2
+_HELLO = struct.Struct("<8sHHHH16s32s")
 _MAGIC = b"SI-LANES"
 _MESSAGE_CHARACTERS = 1000
+
+
+class Misfit(PeerFailure):
+    """Party 0 does not take party 1 in; both know why."""
 
 
 class Kind(IntEnum):
@@ -84,32 +90,34 @@ class Frame:
 
 @dataclass(frozen=True)
 class Hello:
-    """What each party says first. lane, lanes: which lane of how many this is; both parties have the same number."""
+    """What each party says first. lane, lanes: which lane of how many this is; both parties have the same number. instance:
+    16 random bytes, those of all lanes of one process."""
 
     party: int
     lane: int
     lanes: int
+    instance: bytes
     nonce: bytes
 
     def pack(self) -> bytes:
         """Header and payload."""
-        payload = _HELLO.pack(_MAGIC, VERSION, self.party, self.lane, self.lanes, self.nonce)
+        payload = _HELLO.pack(_MAGIC, VERSION, self.party, self.lane, self.lanes, self.instance, self.nonce)
         return Frame(Kind.HELLO, 0, 0, len(payload)).pack() + payload
 
     @classmethod
-    def unpack(cls, data: bytes | bytearray, party: int, lanes: int) -> Hello:
+    def unpack(cls, data: bytes | bytearray, party: int) -> Hello:
         """The hello of `party`, header and payload; raises PeerFailure for anything else."""
         frame = Frame.unpack(data)
         if frame != Frame(Kind.HELLO, 0, 0, _HELLO.size):
             raise PeerFailure(f"peer: expected a hello, got {frame}")
-        magic, version, sender, lane, total, nonce = _HELLO.unpack_from(data, HEADER.size)
+        magic, version, sender, lane, lanes, instance, nonce = _HELLO.unpack_from(data, HEADER.size)
         if magic != _MAGIC or version != VERSION:
             raise PeerFailure(f"peer: expected a party that speaks version {VERSION}, got another or none")
         if sender != party:
             raise PeerFailure(f"peer: expected party {party}, got party {sender}; give one --id 0, the other --id 1")
-        if total != lanes or lane >= lanes:
-            raise PeerFailure(f"peer: expected {lanes} lanes, got {total}; give both parties the same number")
-        return cls(sender, lane, total, nonce)
+        if lane >= lanes:
+            raise PeerFailure(f"peer: expected a lane below {lanes}, got {lane}")
+        return cls(sender, lane, lanes, instance, nonce)
 
 
 HELLO_BYTES = HEADER.size + _HELLO.size

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NoReturn
 
 from secure_infer.errors import PeerFailure, SecureInferError
 from secure_infer.mpc.streams import KeyedStream, derive, fresh_key
-from secure_infer_server.mpc.frames import HEADER, HELLO_BYTES, Frame, Hello, Kind, pack_refusal, unpack_refusal
+from secure_infer_server.mpc.frames import HEADER, HELLO_BYTES, Frame, Hello, Kind, Misfit, pack_refusal, unpack_refusal
 from secure_infer_server.mpc.transport import Security, Transport
 
 _SLOWEST = 1 << 20  # bytes a second that a long message may take at least
@@ -37,12 +38,14 @@ class _State(Enum):
 class Lane:
     """One request's link (`secure_infer.mpc.link.Link`), for one thread; the next request finds it as new.
 
-    rounds, sent: rounds and payload bytes of this party in this request. waited: seconds in exchange and agree.
-    deadline: of the request (time.monotonic), set by `lead` for the leader; a follower may set its own.
+    instance: of the other party's process. rounds, sent: rounds and payload bytes of this party in this request. waited:
+    seconds in exchange and agree. deadline: of the request (time.monotonic), set by `lead` for the leader; a
+    follower may set its own.
     """
 
     def __init__(self, transport: Transport, hello: Hello, key: bytes, patience: Patience) -> None:
         self.number = hello.lane
+        self.instance = hello.instance
         self.deadline = math.inf
         self.rounds = self.sent = 0
         self.waited = 0.0
@@ -164,6 +167,11 @@ class Lane:
         """False when the peer has closed an idle lane, or sent what it should not."""
         return self._transport.quiet
 
+    @property
+    def ended(self) -> bool:
+        """True when the peer has closed it; for any thread."""
+        return self._transport.ended
+
     def kill(self) -> None:
         """End it from another thread."""
         self._transport.kill()
@@ -211,10 +219,17 @@ class Lane:
         raise unpack_refusal(payload)
 
 
-def opened(transport: Transport, security: Security | None, hello: Hello, patience: Patience) -> Lane:
+def opened(
+    transport: Transport,
+    security: Security | None,
+    hello: Hello,
+    patience: Patience,
+    vet: Callable[[Hello], None] = lambda hello: None,
+) -> Lane:
     """A lane over a connected socket, in time; raises PeerFailure, and closes it, otherwise.
 
-    hello: what this party says, its nonce fresh; party 0 takes the lane's number from party 1's.
+    hello: what this party says, its nonce fresh; party 0 takes the lane's number from party 1's. vet: raises Misfit for a party 1
+    that is not to be taken in, which is told why.
     """
     deadline = time.monotonic() + patience.handshake
     try:
@@ -222,14 +237,23 @@ def opened(transport: Transport, security: Security | None, hello: Hello, patien
             transport.secure(security, deadline)
         if hello.party == 1:
             transport.send(hello.pack())
-        data = bytearray(HELLO_BYTES)
-        transport.receive(memoryview(data), HELLO_BYTES, deadline)
-        other = Hello.unpack(data, 1 - hello.party, hello.lanes)
+        other = Hello.unpack(_greeting(transport, deadline), 1 - hello.party)
         if hello.party == 0:
-            transport.send(Hello(0, other.lane, hello.lanes, hello.nonce).pack())
-        elif other.lane != hello.lane:
-            raise PeerFailure(f"peer: expected lane {hello.lane}, got {other.lane}")
+            try:
+                _require_lanes(hello, other)
+                vet(other)
+            except Misfit as error:
+                payload = pack_refusal(error)
+                transport.send(Frame(Kind.REFUSED, 0, 0, len(payload)).pack() + payload)
+                transport.flush(deadline)
+                raise
+            transport.send(replace(hello, lane=other.lane).pack())
+        elif (other.lane, other.lanes) != (hello.lane, hello.lanes):
+            raise PeerFailure(f"peer: expected lane {hello.lane} of {hello.lanes}, got {other.lane} of {other.lanes}")
         transport.flush(deadline)
+    except Misfit:
+        transport.close()
+        raise
     except PeerFailure as error:
         transport.close()
         raise PeerFailure(f"{error.message}, while a lane was made; the other party's log may say more") from None
@@ -240,6 +264,25 @@ def opened(transport: Transport, security: Security | None, hello: Hello, patien
     return Lane(transport, other, derive(nonces, "lane"), patience)
 
 
-def fresh_hello(party: int, lane: int, lanes: int) -> Hello:
+def fresh_hello(party: int, lane: int, lanes: int, instance: bytes) -> Hello:
     """A hello with a nonce that was never used."""
-    return Hello(party, lane, lanes, fresh_key())
+    return Hello(party, lane, lanes, instance, fresh_key())
+
+
+def _greeting(transport: Transport, deadline: float) -> bytearray:
+    """What should be the other party's hello; raises the refusal that party 0 sent in its place."""
+    data = bytearray(HELLO_BYTES)
+    with memoryview(data) as view:
+        transport.receive(view[: HEADER.size], HEADER.size, deadline)
+        frame = Frame.unpack(view)
+        if frame == Frame(Kind.REFUSED, 0, 0, frame.length):
+            payload = bytearray(frame.length)
+            transport.receive(memoryview(payload), frame.length, deadline)
+            raise Misfit(unpack_refusal(payload).message)
+        transport.receive(view[HEADER.size :], HELLO_BYTES - HEADER.size, deadline)
+    return data
+
+
+def _require_lanes(own: Hello, other: Hello) -> None:
+    if other.lanes != own.lanes:
+        raise Misfit(f"--lanes: party 0 has {own.lanes}, party 1 has {other.lanes}; give both the same number")

@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from secure_infer.errors import MalformedRequest, PeerFailure, SettingsError
-from secure_infer_server.mpc.frames import MAX_START
+from secure_infer_server.mpc.frames import MAX_START, Hello, Misfit
 from secure_infer_server.mpc.lane import Lane, Patience
-from secure_infer_server.mpc.lanes import LANES, MAX_LANES, Lanes
+from secure_infer_server.mpc.lanes import LANES, MAX_LANES, Lanes, complaint
 from secure_infer_server.mpc.transport import Transport
 from secure_infer_server.settings import Tls
 
@@ -39,8 +39,10 @@ class LeaderLanes(Lanes):
         try:
             family = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((self._host, self._port), family=family, backlog=MAX_LANES)
-        except OSError as error:
-            raise SettingsError(f"--peer: cannot listen on {self._host}:{self._port} ({error.strerror})") from None
+        except OSError:
+            raise SettingsError(
+                f"--peer: cannot listen on {self.address}: the port is in use, or the address is not this machine's"
+            ) from None
         listener.settimeout(_ACCEPT_SECONDS)
         self._port = listener.getsockname()[1]
         self._listener = listener
@@ -139,8 +141,15 @@ class LeaderLanes(Lanes):
             self._turns.popleft().set_result(self._idle.pop())
 
     def _none_free(self) -> PeerFailure:
-        state = f"{len(self._up)} of {self._lanes} up"
-        return PeerFailure(f"peer: no free lane to the other party in time ({state}); is it running?")
+        up = len(self._up)
+        if up:
+            why = "all were busy; ask again later, or give both parties more --lanes"
+        elif not self._met and not self._last_complaint:
+            why = f"party 0 listens for party 1 at {self.address}; nobody has connected since start (check --peer at party 1)"
+        else:
+            last = f"; last: {self._last_complaint}" if self._last_complaint else ""
+            why = f"party 0 listens for party 1 at {self.address}; is party 1 running?{last}"
+        return PeerFailure(f"peer: no free lane to the other party in time ({up} of {self._lanes} up); {why}")
 
     def _give_back(self, lane: Lane, *, usable: bool = True) -> None:
         with self._changed:
@@ -182,24 +191,35 @@ class LeaderLanes(Lanes):
         try:
             lane = self._made(transport)
         except PeerFailure as error:
-            self._complain(error.message)
+            self._complain(complaint(error))
         finally:
             with self._changed, suppress(ValueError):
                 self._greeted.remove(transport)
         if lane is not None:
             self._take_in(lane)
 
+    def _vet(self, hello: Hello) -> None:
+        with self._changed:
+            rivals = self._rivals(hello.instance)
+        if rivals:
+            raise Misfit(
+                f"another process already serves as party 1 ({rivals} of its lanes are up); end one of the two"
+            )
+
+    def _rivals(self, instance: bytes) -> int:
+        """Lanes of another process that are up and not closed by it; the condition is held."""
+        return sum(lane.instance != instance and not lane.ended for lane in self._up.values())
+
     def _take_in(self, lane: Lane) -> None:
         with self._changed:
-            if self._closing.is_set():
-                lane.close()
+            if self._closing.is_set() or self._rivals(lane.instance):
+                lane.close()  # it comes again, and is told why
                 return
             old = self._up.get(lane.number)
             if old in self._idle:
                 self._drop(old)
             elif old is not None:
                 old.kill()  # its user closes it
-            self._up[lane.number] = lane
             self._idle.append(lane)
-            self._changed.notify_all()
+            self._add(lane)
             self._hand_out()

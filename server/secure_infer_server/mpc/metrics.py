@@ -80,8 +80,10 @@ class MetricsServer:
             registry.register(collector)
         try:
             self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
-        except OSError as error:
-            raise SettingsError(f"--metrics: cannot listen on {address} ({error.strerror})") from None
+        except OSError:
+            raise SettingsError(
+                f"--metrics: cannot listen on {address}: the port is in use, or the address is not this machine's"
+            ) from None
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:

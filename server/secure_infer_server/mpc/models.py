@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,20 +23,43 @@ from secure_infer.errors import (
 )
 from secure_infer.heads import Head, ModelSpec
 from secure_infer.mpc import sharefile
-from secure_infer.mpc.compiler import compile_head
+from secure_infer.mpc.compiler import coarse, compile_head
 from secure_infer.mpc.correlations import Recipe
 from secure_infer.mpc.evaluate import Evaluator
 from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
+from secure_infer.mpc.sharefile import ShareFile
 
 
 @dataclass(frozen=True)
 class PartyPolicy:
-    """What the operators decide, alike at both parties. answers: what clients learn. comparisons: how signs are found.
-    error: wanted bound on the logit error; None: the default. Share files carry their owner's decisions instead."""
+    """What the operators decide, alike at both parties. answers: what clients learn; logits by default. comparisons: how
+    signs are found; tables by default. error: wanted bound on the logit error. Share files carry their owner's decisions:
+    what is said here has to be the same."""
 
-    answers: Answers = Answers.LOGITS
-    comparisons: Comparisons = Comparisons.TABLES
+    answers: Answers | None = None
+    comparisons: Comparisons | None = None
     error: float | None = None
+
+    def require(self, half: ShareFile, file: Path) -> None:
+        """Raise SettingsError when a share file was made with other decisions."""
+        program, name = half.program, ""
+        if self.answers not in (None, program.answers):
+            name, made, got = "answers", f"answers {program.answers}", str(self.answers)
+        elif self.comparisons not in (None, program.comparisons):
+            name, made, got = "comparisons", f"comparisons {program.comparisons}", str(self.comparisons)
+        elif self.error is not None and program.error_bound > coarse(self.error):
+            name, made, got = "error", f"an error bound of {program.error_bound:g}", f"{self.error:g}"
+        if name:
+            raise SettingsError(
+                f"--{name}: {file.name} was made with {made}, got {got}; make new halves with: "
+                f"secure-infer share-model {file.stem}.head --{name} {got} --out DIR"
+            )
+
+    def options_beside(self, common: PartyPolicy) -> str:
+        """The options that say something else than `common`, or all: "--answers"."""
+        names = [field.name for field in fields(self)]
+        differing = [name for name in names if getattr(self, name) != getattr(common, name)]
+        return ", ".join(f"--{name}" for name in differing or names)
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,12 @@ class PartyModel:
     spec: ModelSpec
     program: Program
     evaluator: Evaluator
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What was decided of it, by the operators or its owner."""
+        names = ("weights", "answers", "comparisons")
+        return {name: str(getattr(self.program, name)) for name in names}
 
     def recipe(self, rows: int) -> Recipe | None:
         """The correlations of a request of so many records; None when it takes none. No other shared model has the same."""
@@ -83,9 +112,12 @@ class PartyModels:
         twice = [stem for stem, count in Counter(file.stem for file in files).items() if count > 1]
         if twice:
             raise SettingsError(f"--models: {twice[0]}.head and {twice[0]}{sharefile.SUFFIX} have one name; keep one")
-        unknown = (policies or {}).keys() - {file.stem for file in files}
-        if unknown:
-            raise SettingsError(f"a policy names {sorted(unknown)[0]!r}, which is not a model in {directory}")
+        names = sorted(file.stem for file in files)
+        for name, single in (policies or {}).items():
+            if name not in names:
+                raise SettingsError(
+                    f"{single.options_beside(policy)}: {name!r} is not a model in {directory}; there are: {', '.join(names)}"
+                )
         models, rejected = {}, {}
         for file in tqdm(files, desc="compiling", unit="model", leave=False, disable=None):
             try:
@@ -93,7 +125,7 @@ class PartyModels:
             except (InvalidHead, UnsupportedHead, MissingExtra) as problem:
                 rejected[file.stem] = problem.message
         if not models:
-            raise SettingsError(f"--models: no file can be evaluated; {'; '.join(rejected.values())}")
+            raise SettingsError(f"--models: no file can be evaluated; {_by_reason(rejected)}")
         return cls(models, rejected)
 
     def names(self) -> list[str]:
@@ -108,21 +140,30 @@ class PartyModels:
         raise UnknownModel(f"unknown model {name[:64]!r}; served: {', '.join(self.names())}")
 
 
+def _by_reason(rejected: Mapping[str, str]) -> str:
+    """Reasons, each with the models that have it: "a, b: torch is not installed; c: ..."."""
+    names: dict[str, list[str]] = {}
+    for name, reason in rejected.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(found)}: {reason}" for reason, found in names.items())
+
+
 def _loaded(file: Path, party: int, policy: PartyPolicy) -> PartyModel:
     if file.suffix == sharefile.SUFFIX:
         half = sharefile.load(file)
         if half.party != party:
             raise InvalidHead(
-                f"{file.name}: it is party {half.party}'s half; this is party {party}. Exchange the files"
+                f"{file.name}: this is party {half.party}'s half; party {party} needs party-{party}/{file.name} of the same run"
             )
+        policy.require(half, file)
         return PartyModel(half.spec, half.program, Evaluator(half.program, half.tensors, party))
     head = Head.load(file)
     compiled = compile_head(
         head,
         error=policy.error,
         weights=Weights.REPLICATED,
-        answers=policy.answers,
-        comparisons=policy.comparisons,
+        answers=policy.answers or Answers.LOGITS,
+        comparisons=policy.comparisons or Comparisons.TABLES,
     )
     spec = ModelSpec.of(file.stem, head)
     return PartyModel(spec, compiled.program, Evaluator(compiled.program, compiled.tensors, party))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from secure_infer.v1 import models_pb2_grpc, mpc_pb2_grpc
+from secure_infer_server.gate import Gate, OpenGate
 from secure_infer_server.mpc.endpoint import Endpoint, Identity, Listening
 from secure_infer_server.mpc.follower import FollowerLanes
 from secure_infer_server.mpc.halves import MAX_UNDER_WAY
@@ -43,25 +44,29 @@ class PartySettings:
 class PartyProcess:
     """`start` listens, `heed_signals` and `wait` serve until SIGTERM or SIGINT, `stop` drains."""
 
-    def __init__(self, settings: PartySettings) -> None:
+    def __init__(self, settings: PartySettings, gate: Gate | None = None) -> None:
+        """gate: what every call of a client passes."""
         identity = settings.listening.identity
         self.settings = settings
         self.models = PartyModels.load(settings.models, settings.party, settings.policy, settings.policies)
         self.stores = Stores(settings.party, settings.dealer, identity, settings.store_bytes)
         self.lanes, self.party = _ends(settings, self.models, self.stores, identity)
+        gate = gate or OpenGate()
+        gate.serve({name: bytes.fromhex(self.models.get(name).spec.digest) for name in self.models.names()})
         programs = [self.models.get(name).program for name in self.models.names()]
         largest = max(max(p.share_bytes(p.most_rows), p.answer_bytes(p.most_rows)) for p in programs)
         self._endpoint = Endpoint(settings.listening, SERVICES, threads=THREADS, calls=CALLS, limit=largest + _SLACK)
         models_pb2_grpc.add_ModelServiceServicer_to_server(
-            PartyModelServicer(self.models, settings.party), self._endpoint.server
+            PartyModelServicer(self.models, settings.party, gate), self._endpoint.server
         )
-        mpc_pb2_grpc.add_PartyServiceServicer_to_server(PartyServicer(self.party), self._endpoint.server)
+        mpc_pb2_grpc.add_PartyServiceServicer_to_server(PartyServicer(self.party, gate), self._endpoint.server)
         self.heed_signals, self.wait = self._endpoint.heed_signals, self._endpoint.wait
 
     def start(self) -> tuple[str, str]:
         """Begin; returns where clients come, and where the peer is awaited or found. Raises SettingsError."""
         peer = self.lanes.start() or self.settings.peer
-        self.stores.start()
+        if self.settings.party == 0:
+            self.stores.start()
         return self._endpoint.start(), peer
 
     def stop(self) -> None:
@@ -79,4 +84,6 @@ def _ends(
         leading = LeaderLanes(settings.peer, tls, lanes=settings.lanes)
         return leading, Leader(models, stores, leading)
     follower = Follower(models, stores)
-    return FollowerLanes(settings.peer, tls, follower.serve, lanes=settings.lanes), follower
+    # The dealer has one seat for party 1: a process that party 0 does not take in must not push another from it.
+    following = FollowerLanes(settings.peer, tls, follower.serve, lanes=settings.lanes, on_meeting=stores.start)
+    return following, follower

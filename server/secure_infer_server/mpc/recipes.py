@@ -19,6 +19,9 @@ MAX_MESSAGE = 8 * MAX_WORDS + (64 << 10)
 MAX_CREDITS = 4096
 """Bundles of one recipe that a party may have asked for and not received."""
 
+HEARD = ("secure-infer-dealer", "hears")
+"""Initial metadata of a stream that a dealer has taken: gRPC makes empty metadata of a refused connection, too."""
+
 _DIGEST_BYTES = 32
 
 

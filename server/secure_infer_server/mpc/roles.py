@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from secure_infer.errors import PrivacyRefused
+from secure_infer.errors import PrivacyRefused, SettingsError
 
 PREFIX = "urn:secure-infer:"
 ANONYMOUS = "anonymous"
@@ -68,6 +68,16 @@ def of_caller(context: grpc.ServicerContext) -> Role | None:
     """
     pem = _pem(context)
     return Role.CLIENT if pem is None else _read(pem)[0]
+
+
+def require_own(pem: bytes, file: str, expected: Role, whose: str) -> None:
+    """Raise SettingsError unless this process's own certificate (PEM, checked before) names the role that it has to have."""
+    found = _read(pem)[0]
+    if found is not expected:
+        got = "no role, an unknown one, or several" if found is None else found.short
+        raise SettingsError(
+            f"--tls-cert: expected a certificate with the role {expected.short} ({whose}), {file} has {got}"
+        )
 
 
 def is_insecure(context: grpc.ServicerContext) -> bool:

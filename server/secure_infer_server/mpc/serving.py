@@ -10,6 +10,7 @@ from secure_infer.errors import MalformedRequest
 from secure_infer.v1 import models_pb2, models_pb2_grpc, mpc_pb2, mpc_pb2_grpc
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import mpc as wire_mpc
+from secure_infer_server.gate import Ask, Gate
 from secure_infer_server.mpc.endpoint import errors_answered
 from secure_infer_server.mpc.halves import Costs, Half, rows_of
 from secure_infer_server.mpc.models import PartyModels
@@ -20,6 +21,7 @@ SERVICES = (
     models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     mpc_pb2.DESCRIPTOR.services_by_name["PartyService"].full_name,
 )
+_LIST, _GET, _INFER = f"/{SERVICES[0]}/ListModels", f"/{SERVICES[0]}/GetModel", f"/{SERVICES[1]}/InferShare"
 REQUEST_ID_BYTES = 16
 LONGEST_SECONDS = 60.0
 """A request is given up after that, whatever its caller's deadline."""
@@ -30,23 +32,29 @@ _REPORT_SECONDS = 0.25
 class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
     """What the party serves."""
 
-    def __init__(self, models: PartyModels, party: int) -> None:
-        self._models, self._party = models, party
+    def __init__(self, models: PartyModels, party: int, gate: Gate) -> None:
+        self._models, self._party, self._gate = models, party, gate
 
     def ListModels(  # noqa: N802
         self, request: models_pb2.ListModelsRequest, context: grpc.ServicerContext
     ) -> models_pb2.ListModelsResponse:
         with errors_answered("ListModels", context):
+            self._gate.authenticate(context, _LIST)
             require(context, Role.CLIENT)
-            specs = [wire_models.to_proto(self._models.get(name).spec) for name in self._models.names()]
+            with self._gate.admit(context, _LIST) as admission:
+                specs = [wire_models.to_proto(self._models.get(name).spec) for name in self._models.names()]
+                admission.finish("ok")
             return models_pb2.ListModelsResponse(models=specs)
 
     def GetModel(  # noqa: N802
         self, request: models_pb2.GetModelRequest, context: grpc.ServicerContext
     ) -> models_pb2.GetModelResponse:
         with errors_answered("GetModel", context):
+            self._gate.authenticate(context, _GET)
             require(context, Role.CLIENT)
-            model = self._models.get(request.model)
+            with self._gate.admit(context, _GET, request.model) as admission:
+                model = self._models.get(request.model)
+                admission.finish("ok")
             return models_pb2.GetModelResponse(
                 model=wire_models.to_proto(model.spec),
                 program=wire_mpc.program_to_proto(model.program),
@@ -58,24 +66,30 @@ class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
 class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
     """Halves in, halves out."""
 
-    def __init__(self, party: Party) -> None:
-        self._party = party
+    def __init__(self, party: Party, gate: Gate) -> None:
+        self._party, self._gate = party, gate
 
     def InferShare(  # noqa: N802
         self, request: mpc_pb2.InferShareRequest, context: grpc.ServicerContext
     ) -> mpc_pb2.InferShareResponse:
         with errors_answered("InferShare", context):
             started = monotonic()
+            self._gate.authenticate(context, _INFER)
             # A party or the dealer posing as a client would ask for what its role must not know.
             client = require(context, Role.CLIENT)
             if len(request.request_id) != REQUEST_ID_BYTES:
                 raise MalformedRequest(f"request id: expected {REQUEST_ID_BYTES} bytes, got {len(request.request_id)}")
-            with self._party.halves.admitted(request.request_id, client):
+            # No half is kept to be sent again: a request is evaluated once, with its other half.
+            ask = Ask(request.model_digest, request.program_digest, b"", request.rows, request.request_id)
+            with (
+                self._party.halves.admitted(request.request_id, client),
+                self._gate.admit(context, _INFER, request.model, ask) as admission,
+            ):
                 model = self._party.models.get(request.model)
                 model.require(request.model_digest, request.program_digest)
                 half = Half(
                     request_id=request.request_id,
-                    client=client,
+                    client=admission.caller or client,
                     model=request.model,
                     model_digest=request.model_digest,
                     program_digest=request.program_digest,
@@ -85,11 +99,13 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
                 if not context.add_callback(half.abandon):
                     half.abandon()
                 share, costs = self._party.answer(half)
+                data = share.astype("<u8").tobytes()
+                admission.finish("ok", bytes_in=len(request.share), bytes_out=len(data))
             return mpc_pb2.InferShareResponse(
                 request_id=request.request_id,
                 model_digest=request.model_digest,
                 program_digest=request.program_digest,
-                share=share.astype("<u8").tobytes(),
+                share=data,
                 costs=_costs(costs, monotonic() - started),
             )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Condition
 
 from secure_infer.errors import MalformedRequest
 from secure_infer.mpc.correlations import ID_BYTES, Bundle, Correlations, Recipe
@@ -26,7 +27,8 @@ Item = Bundle | Correlations
 @dataclass
 class Stock:
     """Bundles of one recipe by id, in the dealer's order. ahead: how many are wanted; limit: how many fit. kept: registered
-    for good. waiting: calls that wait for one. model: a name for metrics."""
+    for good. waiting: calls that wait for one; turns: of these, those that take any, in the order they came. model: a name for
+    metrics."""
 
     recipe: Recipe
     party: int
@@ -35,6 +37,7 @@ class Stock:
     ahead: int = 0
     limit: int = 0
     waiting: int = 0
+    turns: deque[Condition] = field(default_factory=deque)
     bundles: OrderedDict[bytes, Item] = field(default_factory=OrderedDict)
     passed: OrderedDict[bytes, Item] = field(default_factory=OrderedDict)
 

@@ -1,7 +1,8 @@
 """A party's stores of correlated randomness: filled in the background, each bundle handed out once.
 
 Party 0 leads: it takes its oldest bundle and says its id to party 1, which claims that one. A dealer that is away disturbs
-nobody while bundles remain; when they are used up, requests wait until their deadline and fail with its state.
+nobody while bundles remain; when they are used up, requests wait, first come, first served, until their deadline, and fail
+with its state.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ class Stores:
         """address: the dealer's. capacity: bytes of bundles. Raises SettingsError."""
         self.party, self._address = party, address
         self._inventory = Inventory(party, capacity)
-        self._heard = self._closed = False
+        self._heard = self._ever_heard = self._closed = False
         self._since = monotonic()
         self._process = os.getpid()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._subscription = Subscription(party, address, identity, self)
 
     def start(self) -> None:
@@ -74,6 +76,9 @@ class Stores:
             self._inventory.pause()
             self._inventory.void()
             self._changed.notify_all()
+            for stock in self._inventory.stocks.values():
+                for turn in stock.turns:
+                    turn.notify()
         self._subscription.close()
 
     @property
@@ -94,6 +99,11 @@ class Stores:
             return f"the dealer at {self._address} is connected"
         if self._heard:
             return f"the dealer at {self._address} has waited for the other party for {seconds:.0f} s"
+        if not self._ever_heard:
+            return (
+                f"the dealer at {self._address} has not answered since this party started, {seconds:.0f} s ago; "
+                "start it, or check --dealer"
+            )
         return f"the dealer at {self._address} has been away for {seconds:.0f} s"
 
     def register(self, recipe: Recipe, ahead: int = 1, *, model: str = "", keep: bool = False) -> None:
@@ -108,22 +118,20 @@ class Stores:
             self._inventory.register(recipe, ahead, model, keep)
 
     def take(self, recipe: Recipe, deadline: float) -> Drawn:
-        """The oldest bundle, for party 0; the recipe is registered where it was not.
+        """The oldest bundle, for party 0, in the order of the calls; the recipe is registered where it was not.
 
         Raises CorrelationsExhausted when there is none before the deadline, and as `register` does.
         """
         self._require_own_process()
         with self._changed:
             stock = self._inventory.register(recipe, 1, "", False)
-            self._wait(stock, deadline, lambda: bool(stock.bundles))
-            if not stock.bundles:
+            item = self._next(stock, deadline)
+            if item is None:
                 self._inventory.counts["exhausted"] += 1
                 raise CorrelationsExhausted(
-                    f"correlations for {recipe.rows} rows of program {recipe.program[:12]}…: none came in time; {self.state}. "
-                    "Try again later, or have more kept ahead at both parties",
+                    f"correlations for {recipe.rows} rows of program {recipe.program[:12]}…: none came in time; {self.state}",
                     rows=recipe.rows,
                 )
-            item = self._inventory.oldest(stock)
             epoch, seed = self._inventory.epoch, self._inventory.seeds.get(recipe.program)
         return _drawn(stock, item, epoch, seed)
 
@@ -172,7 +180,8 @@ class Stores:
     def heard(self) -> None:
         """For the stream: the dealer answered."""
         with self._changed:
-            self._heard, self._since = True, monotonic()
+            self._heard = self._ever_heard = True
+            self._since = monotonic()
 
     def begin(self, epoch: bytes, wants: Wants) -> None:
         """For the stream: an epoch begins."""
@@ -199,6 +208,8 @@ class Stores:
             if not self._closed:
                 self._inventory.add(part.recipe, part.id, item)
                 self._changed.notify_all()
+                if stock is not None:
+                    _call_next(stock)
 
     def lost(self) -> None:
         """For the stream: it ended."""
@@ -207,6 +218,26 @@ class Stores:
                 self._since = monotonic()
             self._heard = False
             self._inventory.pause()
+
+    def _next(self, stock: Stock, deadline: float) -> Item | None:
+        """The oldest bundle, once those who came before have theirs; None when that is not before the deadline."""
+        if stock.bundles and not stock.turns:
+            return self._inventory.oldest(stock)
+        turn = threading.Condition(self._lock)
+
+        def ready() -> bool:
+            return bool(stock.bundles) and stock.turns[0] is turn
+
+        self._inventory.counts["dry"] += 1
+        stock.waiting += 1
+        stock.turns.append(turn)
+        try:
+            turn.wait_for(lambda: ready() or self._closed, max(0.0, deadline - monotonic()))
+            return self._inventory.oldest(stock) if ready() else None
+        finally:
+            stock.waiting -= 1
+            stock.turns.remove(turn)
+            _call_next(stock)
 
     def _wait(self, stock: Stock, deadline: float, there: Callable[[], bool]) -> None:
         """Until it is there, or the deadline; the stock stays meanwhile."""
@@ -220,6 +251,12 @@ class Stores:
     def _require_own_process(self) -> None:
         if self._process != os.getpid():
             raise CorrelationMisuse("stores: they belong to the process that made them, not to a fork of it")
+
+
+def _call_next(stock: Stock) -> None:
+    """Wake whoever's turn it is, if there is a bundle; the lock is held."""
+    if stock.bundles and stock.turns:
+        stock.turns[0].notify()
 
 
 def _drawn(stock: Stock, item: Item, epoch: bytes, seed: bytes | None) -> Drawn:

@@ -63,6 +63,8 @@ class Subscription:
             self._pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
         self._closed = threading.Event()
         self._call: grpc.Call | None = None
+        self._begun = False  # whether the dealer has taken the stream
+        self._complained = True  # whether it is news that it has
         self._thread = threading.Thread(target=self._work, name="dealer-stream", daemon=True)
 
     def start(self) -> None:
@@ -77,7 +79,8 @@ class Subscription:
             self._thread.join(_CONNECT_SECONDS)
 
     def _work(self) -> None:
-        pause, said = FIRST_PAUSE, ""
+        pause = FIRST_PAUSE
+        said: set[str] = set()
         while not self._closed.is_set():
             started = monotonic()
             try:
@@ -88,16 +91,20 @@ class Subscription:
             except SecureInferError as error:
                 reason = error.message
             except (OSError, ValueError) as error:
-                reason = type(error).__name__
+                reason = getattr(error, "strerror", None) or type(error).__name__
             except Exception as error:  # whatever it was: a store without its dealer never fills again
                 log.exception("while listening to the dealer")
                 reason = type(error).__name__
             self._receiver.lost()
-            if monotonic() - started > _STEADY_SECONDS:
-                pause, said = FIRST_PAUSE, ""
-            if reason != said and not self._closed.is_set():
-                log.warning("dealer %s: stream ended (%s); trying again", self._address, reason)
-                said = reason
+            if self._begun and monotonic() - started > _STEADY_SECONDS:
+                pause = FIRST_PAUSE
+                said.clear()
+            what = "ended the stream" if self._begun else "does not answer"
+            if f"{what} {reason}" not in said and not self._closed.is_set():
+                log.warning("the dealer at %s %s (%s); trying again", self._address, what, reason)
+                said.add(f"{what} {reason}")
+                self._complained = True
+            self._begun = False
             self._closed.wait(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
@@ -109,8 +116,12 @@ class Subscription:
             try:
                 if self._closed.is_set():
                     return
-                call.initial_metadata()
-                self._receiver.heard()
+                if recipes.HEARD in {(key, value) for key, value in call.initial_metadata()}:
+                    self._begun = True
+                    self._receiver.heard()
+                    if self._complained:
+                        log.info("connected to the dealer at %s", self._address)
+                        self._complained = False
                 for message in call:
                     if message.HasField("epoch"):
                         self._receiver.begin(message.epoch.id, wants)

@@ -23,6 +23,7 @@ from secure_infer_server.settings import Tls
 _CHUNK = 256 << 10
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _IN, _OUT = select.POLLIN, select.POLLOUT
+_GONE = getattr(select, "POLLRDHUP", select.POLLHUP)
 # A peer whose machine vanished is noticed after about 25 s, at once when something is sent to it and stays unanswered.
 _OPTIONS = {"SO_KEEPALIVE": 1, "TCP_NODELAY": 1, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _USER_TIMEOUT_MS = 10_000
@@ -143,6 +144,16 @@ class Transport:
         if self._tls is not None and self._tls.pending():
             return False
         return not any(ready & ~_OUT for _, ready in self._poll.poll(0))
+
+    @property
+    def ended(self) -> bool:
+        """True when the peer has closed its end, or the connection failed; for any thread."""
+        poll = select.poll()  # its own: the user's may be waiting
+        try:
+            poll.register(self._socket, _GONE)
+        except ValueError:  # closed here
+            return True
+        return bool(poll.poll(0))
 
     def kill(self) -> None:
         """End it from any thread: whoever uses it gets PeerFailure, and closes it."""

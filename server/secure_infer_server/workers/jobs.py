@@ -4,7 +4,7 @@
     offer    model, plan                          the plan's recipe, pickled       no
     keys     plan, key                            key material                     no
     forget   plan, key                                                             no
-    check    model, plan, key                     key material                     yes; it is held from then on
+    check    model, plan, key, digest             key material                     yes; it is held from then on
     infer    model, plan, key, queries, blinds    ciphertexts, then blinds         yes
     batch    model, plan, key, seconds                                             with events, then yes
     features                                      ciphertexts                      no
@@ -40,7 +40,8 @@ class OfferName:
 
 @dataclass(frozen=True)
 class Held:
-    """A client's key material for a plan; digests in hex. data: as it was uploaded and checked."""
+    """A client's key material for a plan. plan: its digest in hex. key: what tells it from those of other clients, whose bytes
+    may be equal (`KeyName.id`), 64 digits of hex. data: as it was uploaded and checked."""
 
     plan: str
     key: str

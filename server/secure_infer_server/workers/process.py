@@ -8,6 +8,7 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 
 from secure_infer_server.workers import worker
@@ -17,6 +18,8 @@ from secure_infer_server.workers.jobs import Held, Job, OfferName
 START_SECONDS = 60.0
 END_SECONDS = 2.0
 _SOCKET_BUFFER = 1 << 20
+_STARTING = ThreadPoolExecutor(2, "worker-start")
+"""Not the loop's own threads, which may all be waiting for a worker."""
 
 
 class WorkerLost(Exception):
@@ -53,7 +56,7 @@ class Worker:
             context = multiprocessing.get_context("spawn")
             child = context.Process(target=worker.main, args=(theirs, background), name=name, daemon=True)
             try:
-                await asyncio.to_thread(child.start)
+                await asyncio.get_running_loop().run_in_executor(_STARTING, child.start)
             except OSError as error:
                 ours.close()
                 raise WorkerLost from error

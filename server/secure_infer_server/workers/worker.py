@@ -121,7 +121,7 @@ class _Worker:
 
     def _check(self, header: Header, data: bytes) -> tuple[Header, list[bytes]]:
         plan = self._plan(header)
-        material = check_key(plan, bytes.fromhex(header["key"]), data)
+        material = check_key(plan, bytes.fromhex(header["digest"]), data)
         self._keys[header["plan"], header["key"]] = ClientKeys.load(plan, material)
         if not isinstance(self._recipe(header), Program):
             self._evaluator(header)  # before the first query waits for it

@@ -50,7 +50,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any
 def test_issued_and_shown(ca: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     issue(ca, out, "server", "infer-1", "--host", "infer.example", "--host", "10.0.0.5")
     issue(ca, out, "client", "ward-7", "--days", "7")
-    issue(ca, out, "party0", "left", "--host", "left.example")
+    issue(ca, out, "party:0", "left", "--host", "left.example")  # party0, as certificates write it
     issue(ca, out, "dealer", "dealer", "--host", "dealer.example")
     files = [str(path) for path in (ca / "ca.pem", *sorted(out.glob("*.pem")))]
     status, found = shown(capsys, *files)

@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,21 @@ def test_a_token_that_holds(tokens: Tokens, private_keys: dict[str, Any], algori
     assert tokens.identity(signed(private_keys, algorithm, aud=["other", AUDIENCE])) == f"jwt:{ISSUER}:anna"
 
 
+@dataclass(frozen=True)
+class In:
+    """A time so many seconds after the test begins, long after it was collected."""
+
+    seconds: int
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"exp": int(time.time()) - 60, "nbf": int(time.time()) - 120}, "expired"),
-        ({"nbf": int(time.time()) + 60}, "not valid yet"),
+        ({"exp": In(-60), "nbf": In(-120)}, "expired"),
+        ({"nbf": In(60)}, "not valid yet"),
         ({"iss": "https://elsewhere.example"}, "issuer is not one"),
         ({"aud": "other"}, "another audience"),
-        ({"exp": int(time.time()) + 90_000}, "at most 86400 s"),
+        ({"exp": In(90_000)}, "at most 86400 s"),
         ({"exp": "soon"}, "malformed"),
         ({"sub": ""}, "a subject of"),
         ({"sub": "a\nb"}, "a subject of"),
@@ -78,8 +86,10 @@ def test_a_token_that_holds(tokens: Tokens, private_keys: dict[str, Any], algori
 def test_each_claim_is_needed(
     tokens: Tokens, private_keys: dict[str, Any], changed: dict[str, Any], message: str
 ) -> None:
+    now = int(time.time())
+    claims = {name: now + value.seconds if isinstance(value, In) else value for name, value in changed.items()}
     with pytest.raises(Unauthenticated, match=message):
-        tokens.identity(signed(private_keys, **changed))
+        tokens.identity(signed(private_keys, **claims))
 
 
 def test_clocks_may_differ_a_little(tokens: Tokens, private_keys: dict[str, Any]) -> None:

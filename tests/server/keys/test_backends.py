@@ -375,4 +375,3 @@ def test_limits_are_checked() -> None:
         KeyLimits(capacity=10, owner_bytes=11)
     with pytest.raises(SettingsError, match="positive"):
         KeyLimits(expiry=0)
-    assert KeyLimits.for_one_owner(1 << 20).owner_bytes == 1 << 20

@@ -1,14 +1,11 @@
-"""KeyService over real channels, by threads and by an event loop: both answer alike."""
+"""KeyService over real channels."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -25,17 +22,18 @@ from secure_infer.errors import (
 )
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc
 from secure_infer_client import transport
-from secure_infer_server.gate import OpenGate
+from secure_infer_server.gate import NOTHING, Ask, OpenGate
 from secure_infer_server.keys import service
 from secure_infer_server.keys.limits import KeyLimits
 from secure_infer_server.keys.memory import MemoryBackend
 from secure_infer_server.keys.names import KeyName, Usage
 from secure_infer_server.keys.screening import Screen
 from secure_infer_server.keys.service import KeyCalls
-from secure_infer_server.keys.servicers import AioKeyServicer, KeyServicer
+from secure_infer_server.keys.servicer import KeyServicer
 from secure_infer_server.keys.vault import KeyVault, load_client_keys
 from secure_infer_server.keystore import ClientKeys
 from server.keys.material import Sample, sample
+from server.keys.serving import serve_keys
 
 CHUNK = 1 << 20
 
@@ -46,9 +44,7 @@ class NamedGate(OpenGate):
     def __init__(self) -> None:
         self.finished: list[tuple[str, str, str | None, str]] = []
 
-    def admit(
-        self, context: Any, method: str, model: str | None = None, records: int = 0, request_id: bytes = b""
-    ) -> Any:
+    def admit(self, context: Any, method: str, model: str | None = None, ask: Ask = NOTHING) -> Any:
         caller = dict(context.invocation_metadata()).get("caller", "")
         gate = self
 
@@ -90,46 +86,15 @@ class Serving:
         self.address = ""
 
 
-@contextmanager
-def by_threads(serving: Serving) -> Iterator[None]:
-    server = grpc.server(ThreadPoolExecutor(8))
-    keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(serving.calls, serving.gate), server)
-    serving.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield
-    server.stop(None).wait()
-
-
-@contextmanager
-def by_loop(serving: Serving) -> Iterator[None]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> grpc.aio.Server:
-        server = grpc.aio.server()
-        keys_pb2_grpc.add_KeyServiceServicer_to_server(AioKeyServicer(serving.calls, serving.gate), server)
-        serving.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        return server
-
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    yield
-    asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
 @pytest.fixture(scope="module")
 def key() -> Sample:
     return sample()
 
 
-@pytest.fixture(params=[by_threads, by_loop], ids=["threads", "loop"])
-def serving(request: pytest.FixtureRequest, key: Sample) -> Iterator[Serving]:
+@pytest.fixture
+def serving(key: Sample) -> Iterator[Serving]:
     made = Serving(key.plan)
-    with request.param(made):
+    with serve_keys(KeyServicer(made.calls, made.gate), made.gate) as made.address:
         yield made
 
 

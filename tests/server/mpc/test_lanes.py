@@ -309,6 +309,66 @@ def test_a_follower_restarts(pair: Any, pki: dict[str, Path]) -> None:
             again.close()
 
 
+def test_a_second_party_1_is_refused_until_the_first_has_gone(
+    pair: Any, pki: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with pair(echo, lanes=2) as (leader, follower):
+        assert "party 1 is there: 2 of 2 lanes are up" in caplog.text
+        own = tls(pki, "party1") if leader._security else None
+        second = FollowerLanes(leader.address, own, reversed_rounds, lanes=2, patience=SLOW)
+        second.start()
+        try:
+            until(lambda: "the other party: another process already serves as party 1" in caplog.text)
+            assert not second.wait_up(0.2)
+            assert asked(leader) == b"hello"
+            assert caplog.text.count("lane was refused: another process already serves") == 1
+            follower.close()
+            assert second.wait_up(10)
+            with leader.lead(b"4", soon()) as lane:
+                assert bytes(lane.exchange(pattern(4).tobytes())) == (255 - pattern(4)).tobytes()
+        finally:
+            second.close()
+
+
+def test_different_numbers_of_lanes_are_said_at_both_ends(
+    pair: Any, pki: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pair(echo, lanes=1) as (leader, follower):
+        follower.close()
+        until(lambda: leader.level == 0)
+        own = tls(pki, "party1") if leader._security else None
+        other = FollowerLanes(leader.address, own, echo, lanes=3, patience=SLOW)
+        other.start()
+        try:
+            reason = "--lanes: party 0 has 1, party 1 has 3; give both the same number"
+            until(lambda: f"refused: {reason}" in caplog.text and f"refused: the other party: {reason}" in caplog.text)
+            with pytest.raises(PeerFailure, match=f"is party 1 running.*last: a lane was refused: {reason}"):
+                asked(leader, seconds=0.05)
+        finally:
+            other.close()
+
+
+def test_a_party_that_is_alone_says_where_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    leader = LeaderLanes("127.0.0.1:0", None, lanes=1)
+    leader.start()
+    try:
+        with pytest.raises(PeerFailure, match=rf"0 of 1 up\); party 0 listens for party 1 at {leader.address}; nobody"):
+            asked(leader, seconds=0.05)
+    finally:
+        leader.close()
+    follower = FollowerLanes(leader.address, None, echo, lanes=2, patience=QUICK)
+    follower.start()
+    try:
+        until(lambda: f"waiting for party 0 at {leader.address}" in caplog.text)
+        time.sleep(0.1)
+        assert caplog.text.count("waiting for party 0") == 1
+        assert "WARNING" not in caplog.text
+    finally:
+        follower.close()
+
+
 def test_requests_on_several_lanes_do_not_mix(pair: Any) -> None:
     def serve(start: bytes, lane: Lane) -> None:
         for turn in range(5):
@@ -390,7 +450,7 @@ def test_only_party_1_gets_a_lane(pki: dict[str, Path], name: str | None) -> Non
         with pytest.raises(OSError):
             with socket.create_connection(("127.0.0.1", int(leader.address.rpartition(":")[2])), 5) as plain:
                 with context.wrap_socket(plain) as connected:
-                    connected.sendall(Hello(1, 0, 1, bytes(32)).pack())
+                    connected.sendall(Hello(1, 0, 1, bytes(16), bytes(32)).pack())
                     if not connected.recv(HELLO_BYTES):
                         raise ConnectionResetError
         assert leader.level == 0
@@ -434,10 +494,9 @@ def test_strangers_do_not_keep_the_peer_out(pki: dict[str, Path]) -> None:
     [
         b"GET / HTTP/1.1\r\nHost: party\r\n" + bytes(100),
         Frame(Kind.START, 1, 0, 50).pack() + bytes(50),
-        Hello(0, 0, 1, bytes(32)).pack(),
-        Hello(1, 0, 2, bytes(32)).pack(),
-        Hello(1, 1, 1, bytes(32)).pack(),
-        Hello(1, 0, 1, bytes(32)).pack().replace(b"SI-LANES", b"SI-OTHER"),
+        Hello(0, 0, 1, bytes(16), bytes(32)).pack(),
+        Hello(1, 1, 1, bytes(16), bytes(32)).pack(),
+        Hello(1, 0, 1, bytes(16), bytes(32)).pack().replace(b"SI-LANES", b"SI-OTHER"),
     ],
 )
 def test_a_wrong_hello_is_closed(data: bytes) -> None:
@@ -475,7 +534,7 @@ def test_a_peer_that_talks_nonsense(data: bytes) -> None:
     host, _, port = leader.start().rpartition(":")
     try:
         with socket.create_connection((host, int(port)), 5) as peer:
-            peer.sendall(Hello(1, 0, 1, bytes(32)).pack())
+            peer.sendall(Hello(1, 0, 1, bytes(16), bytes(32)).pack())
             assert leader.wait_up(5)
             peer.recv(HELLO_BYTES)
             with pytest.raises(PeerFailure):
@@ -515,7 +574,7 @@ def test_a_leader_that_talks_nonsense(data: bytes) -> None:
                 with peer:
                     peer.settimeout(5)
                     assert len(peer.recv(HELLO_BYTES, socket.MSG_WAITALL)) == HELLO_BYTES
-                    peer.sendall(Hello(0, 0, 1, bytes(32)).pack() + data)
+                    peer.sendall(Hello(0, 0, 1, bytes(16), bytes(32)).pack() + data)
                     try:
                         while peer.recv(1000):
                             pass

@@ -72,7 +72,7 @@ def test_64_clients(running: Deployment) -> None:
 def test_halves_that_arrive_in_opposite_orders(running: Deployment, model: str) -> None:
     """More of them than lanes, and than a few threads: none waits for another's half for ever."""
     client = running.client()
-    x = [unit_rows(1, FEATURES, k) for k in range(150)]
+    x = [unit_rows(1, FEATURES, k) for k in range(60)]
     halves = [client.requests(model, rows) for rows in x]
     started = time.monotonic()
     order = [(0, k) for k in range(len(x))] + [(1, k) for k in reversed(range(len(x)))]

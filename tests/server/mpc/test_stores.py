@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -210,6 +211,50 @@ def test_closing_ends_those_who_wait(parties: tuple[Stores, Stores]) -> None:
     assert failed == [CorrelationsExhausted]
 
 
+def test_whoever_waits_first_is_served_first(dealing: tuple[DealerProcess, str]) -> None:
+    served: list[int] = []
+    first, second = (Stores(party, dealing[1], None) for party in (0, 1))
+
+    def take(turn: int) -> None:
+        first.take(plain(3), soon())
+        served.append(turn)
+
+    threads = [threading.Thread(target=take, args=(turn,)) for turn in range(12)]
+    try:
+        for count, thread in enumerate(threads, 1):
+            thread.start()
+            eventually(lambda count=count: first.tallies().dry == count)  # type: ignore[misc]
+        with pytest.raises(CorrelationsExhausted):  # one that gives up leaves its place to the next
+            first.take(plain(3), time.monotonic() + 0.01)
+        first.start()
+        second.start()
+        second.register(plain(3), 16)
+        for thread in threads:
+            thread.join(PATIENCE)
+        # A thread that has its bundle may be late to say so, by few places.
+        assert sorted(served) == list(range(12))
+        assert all(abs(place - turn) <= 3 for place, turn in enumerate(served))
+    finally:
+        first.close()
+        second.close()
+
+
+def test_a_dealer_that_was_never_there(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    stores = Stores(0, address, None)
+    stores.start()
+    try:
+        eventually(lambda: f"the dealer at {address} does not answer" in caplog.text)
+        with pytest.raises(
+            CorrelationsExhausted, match=rf"in time; the dealer at {address} has not answered since .* --dealer$"
+        ):
+            stores.take(plain(1), time.monotonic() + AT_ONCE)
+        assert "ended the stream" not in caplog.text
+    finally:
+        stores.close()
+
+
 def _in_fork(stores: Stores, recipe: Recipe, answers: multiprocessing.queues.SimpleQueue[str]) -> None:
     for call in (
         lambda: stores.take(recipe, time.monotonic()),
@@ -347,7 +392,7 @@ def test_nobody_else_passes_for_the_dealer(pki: dict[str, Path], name: str, capl
     try:
         eventually(lambda: "expected a dealer's" in caplog.text)
         assert process.dealer.figures().parties == (False, False)
-        with pytest.raises(CorrelationsExhausted, match="away"):
+        with pytest.raises(CorrelationsExhausted, match="has not answered since this party started"):
             stores.take(plain(1), time.monotonic() + AT_ONCE)
     finally:
         stores.close()
