@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+import pytest
 from adversary import SIGMAS
 from numpy.typing import NDArray
 
