@@ -57,10 +57,15 @@ def _header(head: Head) -> dict[str, Any]:
 
 def digest(head: Head) -> str:
     """SHA-256 (hex) of the header without facts, then of every tensor's name, shape and little-endian float64 bytes."""
-    sha = hashlib.sha256(json.dumps(_header(head), sort_keys=True).encode())
-    for name, array in sorted(_tensors(head).items()):
+    return hashed(json.dumps(_header(head), sort_keys=True).encode(), _tensors(head), "<f8")
+
+
+def hashed(start: bytes, tensors: Mapping[str, np.ndarray[Any, Any]], dtype: str) -> str:
+    """SHA-256 (hex) of `start`, then of every tensor's name, shape and bytes as `dtype`, in the order of their names."""
+    sha = hashlib.sha256(start)
+    for name, array in sorted(tensors.items()):
         sha.update(f"{name}{array.shape}".encode())
-        sha.update(array.astype("<f8").tobytes())
+        sha.update(array.astype(dtype).tobytes())
     return sha.hexdigest()
 
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
@@ -60,7 +60,7 @@ def _subtract_mod(one: Words, other: Words) -> Words:
 
 @dataclass(frozen=True)
 class Joining:
-    """How two shares make a value, and a value less a share the other share. bits: of a uniform word that are kept."""
+    """How two shares make a value, and a value less a share the other share."""
 
     name: str
     join: Join
@@ -328,11 +328,3 @@ class Correlations:
             raise CorrelationMisuse(
                 f"correlations: {len(self._needs) - self._next} of {len(self._needs)} were left over"
             )
-
-
-def summary(needs: Sequence[Need]) -> dict[str, int]:
-    """How many of each kind, for costs: elements of elementwise kinds, products of weights."""
-    found: dict[str, int] = {}
-    for need in needs:
-        found[need.kind] = found.get(need.kind, 0) + 1
-    return found

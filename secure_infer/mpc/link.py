@@ -6,7 +6,6 @@ Evaluation knows this interface alone; sockets are the server's. `opened` opens 
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,8 +77,3 @@ def memory_links(seconds: float = 30.0) -> tuple[MemoryLink, MemoryLink]:
     one: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     two: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     return MemoryLink(one, two, seconds), MemoryLink(two, one, seconds)
-
-
-def lengths(link: MemoryLink) -> Sequence[int]:
-    """Payload bytes of each round so far."""
-    return [len(payload) for payload in link.log]

@@ -14,7 +14,6 @@ is left out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,20 +135,12 @@ def _named(half: Sequence[Tensor]) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _commitment(nonce: str, half: Sequence[Tensor]) -> str:
-    sha = hashlib.sha256(bytes.fromhex(nonce))
-    for name, array in sorted(_named(half).items()):
-        sha.update(f"{name}{array.shape}".encode())
-        sha.update(array.astype("<u8").tobytes())
-    return sha.hexdigest()
+    return artifact.hashed(bytes.fromhex(nonce), _named(half), "<u8")
 
 
 def _digest(header: dict[str, Any], public: dict[str, np.ndarray[Any, Any]]) -> str:
     facts = {name: header[name] for name in ("format", "spec", "program", "commitments")}
-    sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, array in sorted(public.items()):
-        sha.update(f"{name}{array.shape}".encode())
-        sha.update(array.astype("<f8").tobytes())
-    return sha.hexdigest()
+    return artifact.hashed(json.dumps(facts, sort_keys=True).encode(), public, "<f8")
 
 
 def _spec_as_dict(spec: ModelSpec) -> dict[str, Any]:

@@ -7,4 +7,5 @@ batches    many records at once           workers    evaluation in processes of 
 front      where a request is evaluated   gate       what every call passes
 rpc        calls on an event loop         servicer   models and queries, in and out
 clients    their keys, for evaluation     app        ports, credentials, health, shutdown
+process    a port bound, an end heeded
 """

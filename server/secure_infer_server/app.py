@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import threading
 from concurrent.futures import Future
@@ -25,6 +24,7 @@ from secure_infer_server.gate import Gate, OpenGate
 from secure_infer_server.guarded import GuardedGate, GuardSettings
 from secure_infer_server.keys.servicer import SERVICE as KEYS
 from secure_infer_server.keys.servicer import KeyServicer
+from secure_infer_server.process import Ending, bound, taken
 from secure_infer_server.registry import Registry
 from secure_infer_server.servicer import InferenceServicer, ModelServicer
 from secure_infer_server.settings import Settings
@@ -37,7 +37,6 @@ CONCURRENT_STREAMS = 256  # of one connection
 WINDOW = 4 << 20  # bytes that a stream may send before they are read: 300 Mbit/s at 100 ms
 GRACE_SECONDS = 5.0
 _SLACK = 64 << 10
-_TAKEN = "cannot listen on {}: the port is in use, or the address is not this machine's"
 
 
 class App:
@@ -68,7 +67,7 @@ class App:
         )
         self._thread = threading.Thread(target=self._serve, name="event-loop", daemon=True)
         self._started: Future[str] = Future()
-        self._ending = threading.Event()
+        self._ending = Ending()
         self._stopping: asyncio.Event | None = None
 
     def start(self) -> str:
@@ -84,21 +83,12 @@ class App:
             raise
 
     def heed_signals(self) -> None:
-        """From now on, SIGTERM or SIGINT ends `wait`; a second one ends the process at once. For the main thread."""
-
-        def end(*_: object) -> None:
-            if self._ending.is_set():
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGTERM)
-            self._ending.set()
-
-        signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGINT, end)
+        """As `Ending.heed_signals`."""
+        self._ending.heed_signals()
 
     def wait(self) -> None:
         """Serve until a signal, then drain."""
-        while not self._ending.wait(3600):
-            pass
+        self._ending.wait()
         self.stop()
 
     def stop(self) -> None:
@@ -158,20 +148,11 @@ class App:
             [rpc.handlers(name, self._gate, those) for name, those in zip(SERVICES, methods, strict=True)]
         )
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        wanted = f"{settings.host}:{settings.port}"
         tls = settings.tls
         credentials = None if tls is None else server_credentials(tls.certificate, tls.key, tls.client_ca)
-        try:
-            if credentials is None:
-                port = server.add_insecure_port(wanted)
-            else:
-                port = server.add_secure_port(wanted, credentials)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise SettingsError(_TAKEN.format(wanted))
+        address = bound(server, settings.host, settings.port, credentials)
         await server.start()
-        return server, f"{settings.host}:{port}"
+        return server, address
 
 
 def _message_limit(registry: Registry) -> int:
@@ -193,4 +174,4 @@ def _require_free(settings: Settings) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(found[0][4])
     except OSError:
-        raise SettingsError(_TAKEN.format(f"{settings.host}:{settings.port}")) from None
+        raise SettingsError(taken(f"{settings.host}:{settings.port}")) from None

@@ -6,9 +6,6 @@ Knows nothing of what is served, and loads nothing of what evaluates: a dealer i
 from __future__ import annotations
 
 import logging
-import secrets
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +17,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from secure_infer.address import is_loopback
-from secure_infer.errors import CallFailed, InternalFault, SecureInferError, SettingsError
+from secure_infer.errors import CallFailed, SecureInferError, SettingsError
 from secure_infer.wire import status as wire_status
 from secure_infer_server.callers.credentials import server_credentials
+from secure_infer_server.faults import unexpected
+from secure_infer_server.process import Ending, bound
 
 log = logging.getLogger(__name__)
 
@@ -80,45 +79,27 @@ class Endpoint:
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
-        self._ending = threading.Event()
+        self._ending = Ending()
 
     def start(self) -> str:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
         host, identity = self._listening.host, self._listening.identity
-        wanted = f"{host}:{self._listening.port}"
         credentials = None
         if identity is not None:
             credentials = server_credentials(identity.certificate, identity.key, identity.authority)
-        try:
-            if credentials is None:
-                port = self.server.add_insecure_port(wanted)
-            else:
-                port = self.server.add_secure_port(wanted, credentials)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise SettingsError(f"cannot listen on {wanted}: the port is in use, or the address is not this machine's")
+        address = bound(self.server, host, self._listening.port, credentials)
         self.server.start()
         for name in ("", *self._services):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return f"{host}:{port}"
+        return address
 
     def heed_signals(self) -> None:
-        """From now on, SIGTERM or SIGINT ends `wait`; a second one ends the process at once. For the main thread."""
-
-        def end(*_: object) -> None:
-            if self._ending.is_set():
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGTERM)
-            self._ending.set()
-
-        signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGINT, end)
+        """As `Ending.heed_signals`."""
+        self._ending.heed_signals()
 
     def wait(self) -> None:
         """Serve until a signal."""
-        while not self._ending.wait(3600):
-            pass
+        self._ending.wait()
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Drain: no new calls, and those under way have `grace` seconds."""
@@ -137,7 +118,5 @@ def errors_answered(name: str, context: grpc.ServicerContext) -> Iterator[None]:
     except grpc.RpcError:  # the caller went away while it was sending
         known = CallFailed("the call was cancelled, or took too long")
     except Exception:
-        fault = secrets.token_hex(8)
-        log.exception("fault %s in %s", fault, name)
-        known = InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)
+        known = unexpected(log, name)
     context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import socket
 from collections.abc import Callable
 
-from secure_infer.errors import InternalFault, PeerFailure, SecureInferError
+from secure_infer.errors import PeerFailure, SecureInferError
+from secure_infer_server.faults import unexpected
 from secure_infer_server.mpc.lane import Lane, Patience
 from secure_infer_server.mpc.lanes import LANES, Lanes, complaint
 from secure_infer_server.mpc.transport import Transport
@@ -98,14 +98,7 @@ class FollowerLanes(Lanes):
                 self._serve(start, lane)
                 lane.finish()
             except Exception as error:
-                known = error if isinstance(error, SecureInferError) else _noted()
+                known = error if isinstance(error, SecureInferError) else unexpected(log, "a follower's request")
                 if not lane.refusable:
                     raise PeerFailure(known.message) from error
                 lane.refuse(known)
-
-
-def _noted() -> InternalFault:
-    """For the exception at hand: logged under an id, which is all that leaves."""
-    fault = secrets.token_hex(8)
-    log.exception("fault %s in a follower's request", fault)
-    return InternalFault(f"the server failed; its log has the details under id {fault}", id=fault)

@@ -18,6 +18,7 @@ from secure_infer_server.mpc.frames import MAX_START, Hello, Misfit
 from secure_infer_server.mpc.lane import Lane, Patience
 from secure_infer_server.mpc.lanes import LANES, MAX_LANES, Lanes, complaint
 from secure_infer_server.mpc.transport import Transport
+from secure_infer_server.process import taken
 from secure_infer_server.settings import Tls
 
 _HANDSHAKES = 32  # at once; one more ends the oldest, so that slow strangers do not keep the peer out
@@ -40,9 +41,7 @@ class LeaderLanes(Lanes):
             family = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((self._host, self._port), family=family, backlog=MAX_LANES)
         except OSError:
-            raise SettingsError(
-                f"--peer: cannot listen on {self.address}: the port is in use, or the address is not this machine's"
-            ) from None
+            raise SettingsError(f"--peer: {taken(self.address)}") from None
         listener.settimeout(_ACCEPT_SECONDS)
         self._port = listener.getsockname()[1]
         self._listener = listener

@@ -17,6 +17,7 @@ from secure_infer import address as addresses
 from secure_infer.errors import SettingsError
 from secure_infer_server.mpc.dealer import Dealer
 from secure_infer_server.mpc.stores import Stores
+from secure_infer_server.process import taken
 
 _PREFIX = "secure_infer_"
 
@@ -81,9 +82,7 @@ class MetricsServer:
         try:
             self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
         except OSError:
-            raise SettingsError(
-                f"--metrics: cannot listen on {address}: the port is in use, or the address is not this machine's"
-            ) from None
+            raise SettingsError(f"--metrics: {taken(address)}") from None
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:

@@ -30,10 +30,7 @@ def foreign(data: bytes) -> Recipe:
     a digest and whose weight tensors have one shape each, ResourceExhausted for one too large to deal."""
     if len(data) > MAX_RECIPE_BYTES:
         raise MalformedRequest(f"recipe: expected at most {MAX_RECIPE_BYTES} bytes, got {len(data)}")
-    try:
-        recipe = Recipe.from_json(data)
-    except (OverflowError, RecursionError):
-        raise MalformedRequest("recipe: a number or the nesting is beyond anything that can be meant") from None
+    recipe = Recipe.from_json(data)
     if recipe.as_json() != data:
         raise MalformedRequest("recipe: expected canonical JSON, as `Recipe.as_json` writes it")
     return checked(recipe)
