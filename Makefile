@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 
 help:
 	@echo "make demo       the whole path on this machine, 1,000 diagnosis texts, encrypted and secret-shared"
-	@echo "make test       the test suite (about ten minutes on two cores)"
+	@echo "make test       the test suite (under ten minutes on two cores)"
 	@echo "make check      formatting, types, layers, messages"
 	@echo "make bench      what encrypted inference costs here, against plaintext"
 	@echo "make mpc        adds CrypTen, for its comparison protocols (torch: up to gigabytes)"
@@ -44,7 +44,7 @@ demo: .venv/run.stamp
 	@$(BIN)/secure-infer demo --scheme both
 
 test: .venv/dev.stamp
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/dev.stamp
 	$(BIN)/pytest -m slow

@@ -39,10 +39,11 @@ class MemoryBackend:
                 return self._keys[name][0].size
             upload, now = self._uploads.get(name), self._clock()
             if upload is None or upload.size != size:
-                self._uploads.pop(name, None)
-                pending = [PendingKey(n, u.model, u.size, len(u.data), u.touched) for n, u in self._uploads.items()]
-                for stale in uploads_to_drop(self._limits, name, size, pending, now):
+                others = [(n, u) for n, u in self._uploads.items() if n != name]
+                pending = [PendingKey(n, u.model, u.size, len(u.data), u.touched) for n, u in others]
+                for stale in uploads_to_drop(self._limits, name, size, pending, now):  # a refusal leaves all as it was
                     del self._uploads[stale.name]
+                self._uploads.pop(name, None)
                 upload = self._uploads[name] = _Upload(model, size, bytearray(), now)
             return len(upload.data)
 

@@ -345,6 +345,18 @@ def test_an_upload_goes_on_where_it_stopped(build: Callable[..., Backend]) -> No
     assert backend.get(name) == body
 
 
+def test_a_refused_upload_leaves_the_one_under_way(build: Callable[..., Backend]) -> None:
+    backend, body = build(), b"12345"
+    name = name_of("alice", body)
+    backend.begin(name, "model", len(body))
+    backend.append(name, 0, body[:3])
+    put(backend, name_of("bob", bytes(40)), bytes(40))
+    backend.begin(name_of("carol", bytes(60)), "model", 60)
+    with pytest.raises(ResourceExhausted):
+        backend.begin(name, "model", 30)  # under the same name, of another size
+    assert backend.progress(name) == (3, False)
+
+
 def test_concurrent_uploads_of_one_key(build: Callable[..., Backend]) -> None:
     backend, body = build(KeyLimits()), secrets.token_bytes(1 << 20)
     name, failed, checked = name_of("alice", body), [], []
