@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
 from secure_infer.errors import InvalidHead
@@ -94,13 +95,18 @@ def write(
 
 
 def read(path: Path, what: str = "a head artifact") -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
-    """The header and tensors of such a file, unchecked; raises InvalidHead when it is none."""
+    """The header and tensors of such a file, unchecked; raises InvalidHead when it is none.
+
+    The file is read, not mapped: a map of a file that somebody cuts short meanwhile ends the process (SIGBUS).
+    """
     try:
+        if not path.is_file():
+            raise InvalidHead(f"{path.name}: cannot be read (not a file)")
         if path.stat().st_size > MAX_BYTES:
             raise InvalidHead(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}")
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        data = path.read_bytes()
+        tensors = from_bytes(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
         if _KEY not in metadata:
             raise InvalidHead(f"{path.name}: the header is missing; it is not {what}")
         return json.loads(metadata[_KEY]), tensors

@@ -26,7 +26,7 @@ from secure_infer.v1 import mpc_pb2 as secure__infer_dot_v1_dot_mpc__pb2
 from secure_infer.v1 import plans_pb2 as secure__infer_dot_v1_dot_plans__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csecure_infer/v1/models.proto\x12\x0fsecure_infer.v1\x1a\x19secure_infer/v1/mpc.proto\x1a\x1bsecure_infer/v1/plans.proto\"\x13\n\x11ListModelsRequest\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.secure_infer.v1.ModelSpec\"K\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x07privacy\x18\x02 \x01(\x0e\x32\x18.secure_infer.v1.Privacy\"\xe0\x01\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.secure_infer.v1.ModelSpec\x12&\n\x06offers\x18\x02 \x03(\x0b\x32\x16.secure_infer.v1.Offer\x12\x16\n\x0eno_plan_reason\x18\x03 \x01(\t\x12\x12\n\nunit_costs\x18\x04 \x01(\t\x12/\n\x07program\x18\x05 \x01(\x0b\x32\x1e.secure_infer.v1.SharedProgram\x12\x12\n\x05party\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_party\"\xc1\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x01(\r\x12\x0f\n\x07outputs\x18\x04 \x01(\r\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x0binput_bound\x18\x06 \x01(\x01\x12\x17\n\ninput_norm\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x65mbedder\x18\x08 \x01(\t\x12\x13\n\x0btemperature\x18\t \x03(\x01\x12\x0e\n\x06layers\x18\n \x03(\t\x12\x0c\n\x04task\x18\x0b \x01(\t\x12\x1a\n\rabstain_below\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x33\n\rpublic_layers\x18\r \x03(\x0b\x32\x1c.secure_infer.v1.PublicLayerB\r\n\x0b_input_normB\x10\n\x0e_abstain_below\"H\n\x0bPublicLayer\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12+\n\nparameters\x18\x02 \x03(\x0b\x32\x17.secure_infer.v1.Tensor\"5\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x32\xb6\x01\n\x0cModelService\x12U\n\nListModels\x12\".secure_infer.v1.ListModelsRequest\x1a#.secure_infer.v1.ListModelsResponse\x12O\n\x08GetModel\x12 .secure_infer.v1.GetModelRequest\x1a!.secure_infer.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csecure_infer/v1/models.proto\x12\x0fsecure_infer.v1\x1a\x19secure_infer/v1/mpc.proto\x1a\x1bsecure_infer/v1/plans.proto\"\x13\n\x11ListModelsRequest\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.secure_infer.v1.ModelSpec\"K\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x07privacy\x18\x02 \x01(\x0e\x32\x18.secure_infer.v1.Privacy\"\xe0\x01\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.secure_infer.v1.ModelSpec\x12&\n\x06offers\x18\x02 \x03(\x0b\x32\x16.secure_infer.v1.Offer\x12\x16\n\x0eno_plan_reason\x18\x03 \x01(\t\x12\x12\n\nunit_costs\x18\x04 \x01(\t\x12/\n\x07program\x18\x05 \x01(\x0b\x32\x1e.secure_infer.v1.SharedProgram\x12\x12\n\x05party\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_party\"\"\n\x11ModelReadyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x7f\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\r\n\x05since\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\theld_back\x18\x05 \x01(\t\x12\x18\n\x10\x65\x61rlier_versions\x18\x06 \x01(\r\"\xc1\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x01(\r\x12\x0f\n\x07outputs\x18\x04 \x01(\r\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x0binput_bound\x18\x06 \x01(\x01\x12\x17\n\ninput_norm\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x65mbedder\x18\x08 \x01(\t\x12\x13\n\x0btemperature\x18\t \x03(\x01\x12\x0e\n\x06layers\x18\n \x03(\t\x12\x0c\n\x04task\x18\x0b \x01(\t\x12\x1a\n\rabstain_below\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x33\n\rpublic_layers\x18\r \x03(\x0b\x32\x1c.secure_infer.v1.PublicLayerB\r\n\x0b_input_normB\x10\n\x0e_abstain_below\"H\n\x0bPublicLayer\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12+\n\nparameters\x18\x02 \x03(\x0b\x32\x17.secure_infer.v1.Tensor\"5\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x32\x8d\x02\n\x0cModelService\x12U\n\nListModels\x12\".secure_infer.v1.ListModelsRequest\x1a#.secure_infer.v1.ListModelsResponse\x12O\n\x08GetModel\x12 .secure_infer.v1.GetModelRequest\x1a!.secure_infer.v1.GetModelResponse\x12U\n\nModelReady\x12\".secure_infer.v1.ModelReadyRequest\x1a#.secure_infer.v1.ModelReadyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +41,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_end=267
   _globals['_GETMODELRESPONSE']._serialized_start=270
   _globals['_GETMODELRESPONSE']._serialized_end=494
-  _globals['_MODELSPEC']._serialized_start=497
-  _globals['_MODELSPEC']._serialized_end=818
-  _globals['_PUBLICLAYER']._serialized_start=820
-  _globals['_PUBLICLAYER']._serialized_end=892
-  _globals['_TENSOR']._serialized_start=894
-  _globals['_TENSOR']._serialized_end=947
-  _globals['_MODELSERVICE']._serialized_start=950
-  _globals['_MODELSERVICE']._serialized_end=1132
+  _globals['_MODELREADYREQUEST']._serialized_start=496
+  _globals['_MODELREADYREQUEST']._serialized_end=530
+  _globals['_MODELREADYRESPONSE']._serialized_start=532
+  _globals['_MODELREADYRESPONSE']._serialized_end=659
+  _globals['_MODELSPEC']._serialized_start=662
+  _globals['_MODELSPEC']._serialized_end=983
+  _globals['_PUBLICLAYER']._serialized_start=985
+  _globals['_PUBLICLAYER']._serialized_end=1057
+  _globals['_TENSOR']._serialized_start=1059
+  _globals['_TENSOR']._serialized_end=1112
+  _globals['_MODELSERVICE']._serialized_start=1115
+  _globals['_MODELSERVICE']._serialized_end=1384
 # @@protoc_insertion_point(module_scope)

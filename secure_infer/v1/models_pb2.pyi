@@ -138,6 +138,70 @@ class GetModelResponse(_message.Message):
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
+class ModelReadyRequest(_message.Message):
+    """Asks how one model is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelReadyRequest: _TypeAlias = ModelReadyRequest  # noqa: Y015
+
+@_typing.final
+class ModelReadyResponse(_message.Message):
+    """How one model is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    HELD_BACK_FIELD_NUMBER: _builtins.int
+    EARLIER_VERSIONS_FIELD_NUMBER: _builtins.int
+    ready: _builtins.bool
+    """Whether it can be asked."""
+    digest: _builtins.bytes
+    """The version that is served, as in ModelSpec; empty when none is."""
+    since: _builtins.int
+    """When that version began to be served, in seconds since 1970."""
+    reason: _builtins.str
+    """Why the model cannot be asked; empty when it can."""
+    held_back: _builtins.str
+    """Why the file that is there now is not what is served; empty when it is."""
+    earlier_versions: _builtins.int
+    """Versions before it that clients who pinned them are still answered by."""
+    def __init__(
+        self,
+        *,
+        ready: _builtins.bool = ...,
+        digest: _builtins.bytes = ...,
+        since: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        held_back: _builtins.str = ...,
+        earlier_versions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "earlier_versions", b"earlier_versions", "held_back", b"held_back", "ready", b"ready", "reason", b"reason", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelReadyResponse: _TypeAlias = ModelReadyResponse  # noqa: Y015
+
+@_typing.final
 class ModelSpec(_message.Message):
     """A model's public facts."""
 

@@ -45,6 +45,11 @@ class ModelServiceStub:
                 request_serializer=secure__infer_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=secure__infer_dot_v1_dot_models__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ModelReady = channel.unary_unary(
+                '/secure_infer.v1.ModelService/ModelReady',
+                request_serializer=secure__infer_dot_v1_dot_models__pb2.ModelReadyRequest.SerializeToString,
+                response_deserializer=secure__infer_dot_v1_dot_models__pb2.ModelReadyResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -65,6 +70,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelReady(self, request, context):
+        """Whether a model can be asked, since when in this version, and what is wrong with its file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=secure__infer_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=secure__infer_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ModelReady': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelReady,
+                    request_deserializer=secure__infer_dot_v1_dot_models__pb2.ModelReadyRequest.FromString,
+                    response_serializer=secure__infer_dot_v1_dot_models__pb2.ModelReadyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class ModelService:
             '/secure_infer.v1.ModelService/GetModel',
             secure__infer_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             secure__infer_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelReady(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_infer.v1.ModelService/ModelReady',
+            secure__infer_dot_v1_dot_models__pb2.ModelReadyRequest.SerializeToString,
+            secure__infer_dot_v1_dot_models__pb2.ModelReadyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class ModelServiceStub:
     """Names of the models that are served, with a word on each."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """Everything a client needs before it can ask: the input contract, the labels, the plans offered."""
+    ModelReady: _grpc.UnaryUnaryMultiCallable[_models_pb2.ModelReadyRequest, _models_pb2.ModelReadyResponse]
+    """Whether a model can be asked, since when in this version, and what is wrong with its file."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -47,6 +49,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Names of the models that are served, with a word on each."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """Everything a client needs before it can ask: the input contract, the labels, the plans offered."""
+    ModelReady: _aio.UnaryUnaryMultiCallable[_models_pb2.ModelReadyRequest, _models_pb2.ModelReadyResponse]  # type: ignore[assignment]
+    """Whether a model can be asked, since when in this version, and what is wrong with its file."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the server serves. Answers hold public facts only, never weights."""
@@ -66,5 +70,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
         """Everything a client needs before it can ask: the input contract, the labels, the plans offered."""
+
+    @_abc_1.abstractmethod
+    def ModelReady(
+        self,
+        request: _models_pb2.ModelReadyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ModelReadyResponse, _abc.Awaitable[_models_pb2.ModelReadyResponse]]:
+        """Whether a model can be asked, since when in this version, and what is wrong with its file."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

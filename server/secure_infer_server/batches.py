@@ -19,7 +19,8 @@ from secure_infer.ckks.residues import Residues
 from secure_infer.errors import CallFailed, MalformedRequest, ResourceExhausted
 from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
 from secure_infer_server.keystore import ClientKeys
-from secure_infer_server.registry import OfferedBatch, Registry
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import OfferedBatch
 
 BATCH_SECONDS = 60.0  # that any batch may take
 BATCH_RATE = 125_000  # bytes a second (1 Mbit/s) that its messages may take besides
@@ -70,9 +71,7 @@ class Batches:
 
     def offered(self, name: str, model_digest: bytes, plan_digest: bytes, records: int) -> OfferedBatch:
         """The batch plan asked for. Raises UnknownModel, ModelChanged, PlanRefused, MalformedRequest."""
-        model = self._registry.get(name)
-        model.require(model_digest)
-        offered = model.batch(plan_digest)
+        offered = self._registry.version(name, model_digest).batch(plan_digest)
         if not 1 <= records <= offered.plan.records:
             raise MalformedRequest(f"batch: expected 1 to {offered.plan.records} records, got {records}")
         return offered

@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -208,6 +208,12 @@ class BlindPool:
         """Begin to prepare blinds for a key that was just uploaded."""
         self.refill(self._stock(plan, digest, public, packed=packed))
 
+    def keep(self, plans: Set[str]) -> None:
+        """Drop the stocks of all other plans (digests in hex), which nobody can ask for any more."""
+        with self._lock:
+            for tag in [tag for tag, stock in self._stocks.items() if stock.plan.digest not in plans]:
+                self._drop(self._stocks.pop(tag))
+
     def level(self, plan: Plan, digest: bytes) -> int:
         """Blinds ready for that plan and key."""
         with self._lock:
@@ -254,15 +260,17 @@ class BlindPool:
                 return stock
             self._stocks[tag] = stock
             while sum(s.least for s in self._stocks.values()) > self._capacity:
-                _, oldest = self._stocks.popitem(last=False)
-                oldest.dropped = True
-                oldest.ready.clear()
-                if self._maker is not None:
-                    self._maker.forget(oldest)
+                self._drop(self._stocks.popitem(last=False)[1])
             for other in self._stocks.values():
                 while len(other.ready) > self._share(other):
                     other.ready.pop()
             return stock
+
+    def _drop(self, stock: _Stock) -> None:
+        stock.dropped = True
+        stock.ready.clear()
+        if self._maker is not None:
+            self._maker.forget(stock)
 
     def _arrived(self, message: bytes) -> None:
         with self._lock:

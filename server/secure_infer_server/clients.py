@@ -6,9 +6,10 @@ SEAL loads what was uploaded for a worker's plan in a worker alone, once before 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 
 from secure_infer.ckks.plan import Plan
-from secure_infer.errors import InternalFault, ResourceExhausted
+from secure_infer.errors import InternalFault, PlanRefused, ResourceExhausted
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.keys.backend import Backend
 from secure_infer_server.keys.names import KeyName, owner_of
@@ -16,7 +17,8 @@ from secure_infer_server.keys.screening import check_material
 from secure_infer_server.keys.service import KeyCalls
 from secure_infer_server.keys.vault import KeyVault, load_client_keys
 from secure_infer_server.keystore import ClientKeys
-from secure_infer_server.registry import Offered, OfferedBatch, Registry
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import Offered, OfferedBatch, ServedModel
 from secure_infer_server.workers.frames import Header
 from secure_infer_server.workers.jobs import Held, Job, OfferName, recipe_of
 from secure_infer_server.workers.material import Material
@@ -45,17 +47,27 @@ class Clients:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._registry, self._blinds, self._pool, self._loop = registry, blinds, pool, loop
-        self._slow: dict[bytes, tuple[OfferName, Offered | OfferedBatch]] = {}
-        for model in map(registry.get, registry.names()):
-            singles = {digest: offered for digest, offered in model.offered.items() if not _is_quick(offered)}
-            for digest, offered in (singles | dict(model.batches)).items():
-                self._slow.setdefault(digest, (OfferName(model.spec.digest, digest.hex()), offered))
+        self._slow: Mapping[bytes, tuple[OfferName, Offered | OfferedBatch]] = {}
+        self._at_workers: dict[bytes, bool] = {}
+        self.know(registry.every())
         self.vault: KeyVault[ClientKeys | Material] = KeyVault(backend, self._load, memory, prove=self._prove)
-        self.calls = KeyCalls(self.vault, lambda name, digest: registry.get(name).plan(digest), self._stored)
+        self.calls = KeyCalls(self.vault, registry.plan, self._stored)
+
+    def know(self, models: Iterable[ServedModel]) -> None:
+        """These can be asked for from now on, and no others. Where a plan is evaluated stays as it is: its keys are loaded."""
+        offers: dict[bytes, tuple[OfferName, Offered | OfferedBatch]] = {}
+        for model in models:
+            found: dict[bytes, Offered | OfferedBatch] = {**model.offered, **model.batches}
+            for digest, offered in found.items():
+                if digest not in offers or not _is_quick(offered):
+                    offers[digest] = OfferName(model.spec.digest, digest.hex()), offered
+        for digest, (_, offered) in offers.items():
+            self._at_workers.setdefault(digest, not _is_quick(offered))
+        self._slow = {digest: offer for digest, offer in offers.items() if self._at_workers[digest]}
 
     def inline(self, plan_digest: bytes) -> bool:
         """Whether the plan's queries are evaluated on the event loop."""
-        return plan_digest not in self._slow
+        return not self._at_workers.get(plan_digest, False)
 
     async def loaded(self, caller: str, plan: Plan, digest: bytes) -> tuple[bytes, ClientKeys] | None:
         """A caller's key for a plan that is evaluated here, and what tells it from other callers' equal bytes (32 bytes).
@@ -94,6 +106,8 @@ class Clients:
         """Have a worker load what is to become a key for workers, which holds it then; raises what it finds wrong."""
         if self.inline(name.plan):
             return
+        if name.plan not in self._slow:
+            raise PlanRefused("key: its plan is offered no more; ask for the model's plans again")
         offer, offered = self._slow[name.plan]
         held = Held(offer.plan, name.id.hex(), data)
         header: Header = {"do": "check", "model": offer.model, "plan": offer.plan, "key": held.key}
@@ -108,7 +122,7 @@ class Clients:
             raise ResourceExhausted("no worker was free to check the key; ask again shortly", again="shortly") from None
 
     def _stored(self, model: str, plan: Plan, name: KeyName, keys: ClientKeys | Material) -> None:
-        offered = self._registry.get(model).offered.get(name.plan)
+        offered = self._registry.offered(model, name.plan)
         if offered is None:  # batches are compiled, and make their own blinds
             return
         if isinstance(keys, ClientKeys):
@@ -117,5 +131,5 @@ class Clients:
             self._blinds.warm(plan, name.id, keys.public, packed=isinstance(keys, Material))
 
 
-def _is_quick(offered: Offered) -> bool:
-    return offered.seconds <= INLINE_SECONDS
+def _is_quick(offered: Offered | OfferedBatch) -> bool:
+    return isinstance(offered, Offered) and offered.seconds <= INLINE_SECONDS

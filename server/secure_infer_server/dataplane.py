@@ -25,7 +25,8 @@ from secure_infer_server.blinds import BlindPool
 from secure_infer_server.guard import refuse_secret_streams, refuse_ternary_query
 from secure_infer_server.keys.screening import check_material
 from secure_infer_server.keystore import ClientKeys
-from secure_infer_server.registry import Offered, OfferedBatch, Registry, ServedModel
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import Offered, OfferedBatch, ServedModel
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,21 @@ from secure_infer.heads.network import Network
 from secure_infer.heads.split import contract_after, private_network, public_layers
 from secure_infer.mpc import sharefile
 from secure_infer.mpc.sharefile import ShareFile
+from secure_infer_server.models.signatures import Signature, Signers, signature_of
 
 
 def run(arguments: list[str]) -> int:
     """Describe the head, or the half; prints lines, or one JSON object."""
     parser = argparse.ArgumentParser("secure-infer inspect", description=__doc__)
     parser.add_argument("head", type=Path, metavar="FILE", help="a .head, or one half of it, a .share")
+    parser.add_argument(
+        "--signers", type=Path, metavar="FILE", help="Ed25519 public keys (PEM) that its signature is verified by"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     shared = options.head.suffix == sharefile.SUFFIX
     facts = describe_half(sharefile.load(options.head)) if shared else describe(Head.load(options.head))
+    facts |= signature_facts(options.head, str(facts["digest"]), options.signers)
     if options.json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return 0
@@ -38,6 +43,19 @@ def run(arguments: list[str]) -> int:
         if shown is not None:
             sys.stdout.write(f"{name.replace('_', ' '):<21} {shown}\n")
     return 0
+
+
+def signature_facts(file: Path, digest: str, signers: Path | None) -> dict[str, Any]:
+    """Who signed the file beside it. verified: None where nobody said by whose keys. Raises InvalidHead for a signature that
+    is wrong, or missing although there are signers."""
+    if signers is not None:
+        found = Signers.of(signers).require(file, digest)
+    elif not signature_of(file).exists():
+        return {"signed_by": None, "signature_serial": None, "signature_verified": None}
+    else:
+        found = Signature.read(signature_of(file))
+    verified = None if signers is None else True
+    return {"signed_by": found.key, "signature_serial": found.serial, "signature_verified": verified}
 
 
 def describe(head: Head) -> dict[str, Any]:

@@ -1,26 +1,17 @@
 """The models that a party evaluates: every `*.head` of its directory with replicated weights, every `*.share` with shared ones.
 
-A file that does not load is kept as a reason, and never takes down the others.
+A file that does not load is kept as a reason, and never takes down the others. Each party watches its own directory: while one
+has a version and the other has not, clients are told that the halves differ.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
-from tqdm import tqdm
-
-from secure_infer.errors import (
-    InvalidHead,
-    MissingExtra,
-    ModelChanged,
-    PlanRefused,
-    SettingsError,
-    UnknownModel,
-    UnsupportedHead,
-)
+from secure_infer.errors import InvalidHead, MissingExtra, PlanRefused, SettingsError, UnsupportedHead
 from secure_infer.heads import Head, ModelSpec
 from secure_infer.mpc import sharefile
 from secure_infer.mpc.compiler import coarse, compile_head
@@ -28,6 +19,14 @@ from secure_infer.mpc.correlations import Recipe
 from secure_infer.mpc.evaluate import Evaluator
 from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
 from secure_infer.mpc.sharefile import ShareFile
+from secure_infer_server.models.directory import scan
+from secure_infer_server.models.serials import Serials, require_newest
+from secure_infer_server.models.settings import ReloadSettings
+from secure_infer_server.models.signatures import Signers
+from secure_infer_server.models.versions import Versions
+from secure_infer_server.models.watch import First, Read, Watch
+
+SUFFIXES = (".head", sharefile.SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,25 @@ class PartyModel:
     evaluator: Evaluator
 
     @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @cached_property
+    def digest(self) -> bytes:
+        return bytes.fromhex(self.spec.digest)
+
+    @property
+    def obstacle(self) -> str:
+        """Nothing: what cannot be evaluated is not compiled."""
+        return ""
+
+    @property
+    def message_bytes(self) -> int:
+        """Of the largest half or answer."""
+        most = self.program.most_rows
+        return max(self.program.share_bytes(most), self.program.answer_bytes(most))
+
+    @property
     def settings(self) -> dict[str, str]:
         """What was decided of it, by the operators or its owner."""
         names = ("weights", "answers", "comparisons")
@@ -80,64 +98,112 @@ class PartyModel:
         """The correlations of a request of so many records; None when it takes none. No other shared model has the same."""
         return self.program.recipe(rows, self.spec.digest)
 
-    def require(self, model_digest: bytes, program_digest: bytes) -> None:
-        """Raise ModelChanged or PlanRefused unless these are the model's and its program's."""
-        if model_digest.hex() != self.spec.digest:
-            raise ModelChanged(
-                f"model {self.spec.name!r}: the client pinned {model_digest.hex()[:12]}…, served is {self.spec.digest[:12]}…"
-            )
+    def require(self, program_digest: bytes) -> None:
+        """Raise PlanRefused unless that is its program's."""
         if program_digest.hex() != self.program.digest:
             raise PlanRefused(
                 f"model {self.spec.name!r}: program {program_digest.hex()[:12]}… is not in use; ask for the model again"
             )
 
 
-class PartyModels:
-    """Models by name."""
+@dataclass(frozen=True)
+class PartyReader:
+    """Reads and compiles one file; see `watch.Reader`. policies: of models that differ from `policy`."""
 
-    def __init__(self, models: dict[str, PartyModel], rejected: dict[str, str]) -> None:
-        self._models = models
-        self.rejected = rejected
+    party: int
+    policy: PartyPolicy
+    policies: Mapping[str, PartyPolicy]
+    signers: Signers | None = None
+
+    def __call__(self, file: Path, known: Set[bytes] = frozenset(), newest: int = 0) -> Read[PartyModel]:
+        """Raises InvalidHead, UnsupportedHead, MissingExtra, and SettingsError for a share file of other decisions."""
+        half = self._half(file) if file.suffix == sharefile.SUFFIX else None
+        head = Head.load(file) if half is None else None
+        hexadecimal = half.spec.digest if half is not None else head.digest if head is not None else ""
+        digest, serial = bytes.fromhex(hexadecimal), 0
+        if self.signers is not None:
+            serial = self.signers.require(file, hexadecimal).serial
+            require_newest(file.stem, serial, newest)
+        if digest in known:
+            return Read(digest, serial, None)
+        if half is not None:
+            model = PartyModel(half.spec, half.program, Evaluator(half.program, half.tensors, self.party))
+        elif head is not None:
+            model = self._compiled(file.stem, head)
+        return Read(digest, serial, model)
+
+    def _half(self, file: Path) -> ShareFile:
+        half = sharefile.load(file)
+        if half.party != self.party:
+            raise InvalidHead(
+                f"{file.name}: this is party {half.party}'s half; party {self.party} needs party-{self.party}/{file.name} "
+                "of the same run"
+            )
+        self._policy_of(file.stem).require(half, file)
+        return half
+
+    def _compiled(self, name: str, head: Head) -> PartyModel:
+        policy = self._policy_of(name)
+        compiled = compile_head(
+            head,
+            error=policy.error,
+            weights=Weights.REPLICATED,
+            answers=policy.answers or Answers.LOGITS,
+            comparisons=policy.comparisons or Comparisons.TABLES,
+        )
+        evaluator = Evaluator(compiled.program, compiled.tensors, self.party)
+        return PartyModel(ModelSpec.of(name, head), compiled.program, evaluator)
+
+    def _policy_of(self, name: str) -> PartyPolicy:
+        return self.policies.get(name, self.policy)
+
+
+class PartyModels(Versions[PartyModel]):
+    """Models by name. A file that does not load is kept as a reason, and never takes down the others."""
 
     @classmethod
     def load(
-        cls, directory: Path, party: int, policy: PartyPolicy, policies: Mapping[str, PartyPolicy] | None = None
+        cls,
+        directory: Path,
+        party: int,
+        policy: PartyPolicy,
+        policies: Mapping[str, PartyPolicy] | None = None,
+        reload: ReloadSettings | None = None,
     ) -> PartyModels:
         """Load the directory; policies: of models that differ from `policy`. Raises SettingsError when nothing loads."""
+        return cls.watched(directory, party, policy, policies or {}, reload or ReloadSettings())[0]
+
+    @classmethod
+    def watched(
+        cls,
+        directory: Path,
+        party: int,
+        policy: PartyPolicy,
+        policies: Mapping[str, PartyPolicy],
+        reload: ReloadSettings,
+    ) -> tuple[PartyModels, Watch[PartyModel]]:
+        """The same, and what keeps them as the directory is, once it is started."""
         if not directory.is_dir():
             raise SettingsError(f"--models: {directory} is not a directory")
-        files = sorted([*directory.glob("*.head"), *directory.glob(f"*{sharefile.SUFFIX}")])
+        files = scan(directory, SUFFIXES)
         if not files:
             raise SettingsError(f"--models: {directory} holds no *.head or *{sharefile.SUFFIX} file")
-        twice = [stem for stem, count in Counter(file.stem for file in files).items() if count > 1]
+        twice = [name for name, found in files.items() if len(found.files) > 1]
         if twice:
             raise SettingsError(f"--models: {twice[0]}.head and {twice[0]}{sharefile.SUFFIX} have one name; keep one")
-        names = sorted(file.stem for file in files)
-        for name, single in (policies or {}).items():
-            if name not in names:
+        for name, single in policies.items():
+            if name not in files:
                 raise SettingsError(
-                    f"{single.options_beside(policy)}: {name!r} is not a model in {directory}; there are: {', '.join(names)}"
+                    f"{single.options_beside(policy)}: {name!r} is not a model in {directory}; there are: "
+                    f"{', '.join(sorted(files))}"
                 )
-        models, rejected = {}, {}
-        for file in tqdm(files, desc="compiling", unit="model", leave=False, disable=None):
-            try:
-                models[file.stem] = _loaded(file, party, (policies or {}).get(file.stem, policy))
-            except (InvalidHead, UnsupportedHead, MissingExtra) as problem:
-                rejected[file.stem] = problem.message
-        if not models:
-            raise SettingsError(f"--models: no file can be evaluated; {_by_reason(rejected)}")
-        return cls(models, rejected)
-
-    def names(self) -> list[str]:
-        return sorted(self._models)
-
-    def get(self, name: str) -> PartyModel:
-        """The model; raises UnknownModel, naming those that are served."""
-        if name in self._models:
-            return self._models[name]
-        if name in self.rejected:
-            raise UnknownModel(f"model {name!r} is not served: {self.rejected[name]}")
-        raise UnknownModel(f"unknown model {name[:64]!r}; served: {', '.join(self.names())}")
+        serials = Serials(reload.serials)
+        read = PartyReader(party, policy, policies, None if reload.signers is None else Signers.of(reload.signers))
+        first = First.read(files, read, serials, (InvalidHead, UnsupportedHead, MissingExtra))
+        if not first.models:
+            raise SettingsError(f"--models: no file can be evaluated; {_by_reason(first.rejected)}")
+        models = cls(first.models, first.rejected, grace=reload.grace, kept=reload.kept, stamps=first.stamps)
+        return models, Watch(directory, SUFFIXES, models, read, serials, reload.watch, taken=first.serials)
 
 
 def _by_reason(rejected: Mapping[str, str]) -> str:
@@ -146,24 +212,3 @@ def _by_reason(rejected: Mapping[str, str]) -> str:
     for name, reason in rejected.items():
         names.setdefault(reason, []).append(name)
     return "; ".join(f"{', '.join(found)}: {reason}" for reason, found in names.items())
-
-
-def _loaded(file: Path, party: int, policy: PartyPolicy) -> PartyModel:
-    if file.suffix == sharefile.SUFFIX:
-        half = sharefile.load(file)
-        if half.party != party:
-            raise InvalidHead(
-                f"{file.name}: this is party {half.party}'s half; party {party} needs party-{party}/{file.name} of the same run"
-            )
-        policy.require(half, file)
-        return PartyModel(half.spec, half.program, Evaluator(half.program, half.tensors, party))
-    head = Head.load(file)
-    compiled = compile_head(
-        head,
-        error=policy.error,
-        weights=Weights.REPLICATED,
-        answers=policy.answers or Answers.LOGITS,
-        comparisons=policy.comparisons or Comparisons.TABLES,
-    )
-    spec = ModelSpec.of(file.stem, head)
-    return PartyModel(spec, compiled.program, Evaluator(compiled.program, compiled.tensors, party))

@@ -1,29 +1,25 @@
-"""The models that are served: every `*.head` of a directory, each with the plans its policy allows.
-
-Plans are chosen when a model is loaded; a plan is compiled, and kept, when the first client uses it.
-"""
+"""A head with the plans that its policy allows: chosen when it is loaded, each compiled when the first client uses it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TypeVar
-
-from tqdm import tqdm
+from functools import cached_property
+from typing import Any, TypeVar
 
 from secure_infer.ckks import planner
 from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.batch.planner import Program
 from secure_infer.ckks.calibration import unit_costs
+from secure_infer.ckks.costs import UnitCosts
 from secure_infer.ckks.link import Link
 from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.queries import QueryEvaluator
-from secure_infer.errors import InvalidHead, ModelChanged, PlanRefused, SettingsError, UnknownModel, UnsupportedHead
+from secure_infer.errors import PlanRefused, UnsupportedHead
 from secure_infer.heads import Head, ModelSpec
 from secure_infer.heads.split import contract_after, private_network, public_layers
-from secure_infer_server.settings import DEFAULT_BATCH_BYTES, Policy, Settings
+from secure_infer_server.settings import DEFAULT_BATCH_BYTES, Policy
 
 USUAL_LINK = "lan"
 """What orders the plans offered; a client chooses by its own link."""
@@ -40,11 +36,19 @@ class Offered:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
+    def compiled(self) -> bool:
+        """Whether `evaluator` is there at once."""
+        return self._evaluator is not None
+
+    @property
     def evaluator(self) -> QueryEvaluator:
         with self._lock:
             if self._evaluator is None:
                 self._evaluator = self._compile()
             return self._evaluator
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Offered, (self.plan, self.seconds, self._compile)  # another process compiles it for itself
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,28 @@ class ServedModel:
     batches: Mapping[bytes, OfferedBatch] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @cached_property
     def digest(self) -> bytes:
         return bytes.fromhex(self.spec.digest)
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot be evaluated under encryption; empty where it can."""
+        return "" if self.offered or self.batches else self.no_plan_reason
+
+    @property
+    def message_bytes(self) -> int:
+        """Of the largest message that any of its plans needs."""
+        plans = [offered.plan for offered in self.offered.values()]
+        calls = [max(plan.query_bytes, plan.answer_bytes) * plan.queries_per_call for plan in plans]
+        return max([0, *calls, *(batch.plan.ciphertext_bytes for batch in self.batches.values())])
+
+    @property
+    def plans(self) -> list[Plan]:
+        return [*(offered.plan for offered in self.offered.values()), *(batch.plan for batch in self.batches.values())]
 
     def offers(self, privacy: Privacy) -> list[Offered]:
         """Offers of that level, or of the next one that has any: a client chooses by time, never between levels."""
@@ -89,13 +113,6 @@ class ServedModel:
         able = [b for b in self.batches.values() if b.plan.privacy.rank >= privacy.rank]
         least = min(single or [b.plan.privacy.rank for b in able], default=0)
         return [b for b in able if b.plan.privacy.rank == least]
-
-    def require(self, digest: bytes) -> None:
-        """Raise ModelChanged unless that is the model's digest."""
-        if digest != self.digest:
-            raise ModelChanged(
-                f"model {self.spec.name!r}: the client pinned {digest.hex()[:12]}…, served is {self.spec.digest[:12]}…"
-            )
 
     def plan(self, digest: bytes) -> Plan:
         """The plan of that digest, of either kind; raises PlanRefused."""
@@ -118,8 +135,17 @@ class ServedModel:
         return offers[digest]
 
     @classmethod
-    def compile(cls, name: str, head: Head, policy: Policy, batch_memory: int = DEFAULT_BATCH_BYTES) -> ServedModel:
-        """The model with its plans; batch plans are those whose evaluation takes at most `batch_memory` bytes."""
+    def compile(
+        cls,
+        name: str,
+        head: Head,
+        policy: Policy,
+        batch_memory: int = DEFAULT_BATCH_BYTES,
+        costs: UnitCosts | None = None,
+    ) -> ServedModel:
+        """The model with its plans; batch plans are those whose evaluation takes at most `batch_memory` bytes. costs: this
+        machine's, unless they are given."""
+        costs = costs or unit_costs()
         spec, offered, reason = ModelSpec.of(name, head), {}, ""
         batches: dict[bytes, OfferedBatch] = {}
         link = Link.parse(USUAL_LINK)
@@ -130,7 +156,7 @@ class ServedModel:
                 if level.rank < policy.privacy.rank:
                     continue
                 wanted = planner.demand(network, contract, privacy=level, error=policy.error, smudging=policy.smudging)
-                tried = planner.explore(network, contract, wanted, unit_costs(), link)
+                tried = planner.explore(network, contract, wanted, costs, link)
                 if not tried.candidates:
                     reason = planner.refusal(tried.rejected, network, wanted).message
                 for candidate in planner.offers(tried.candidates):
@@ -138,7 +164,7 @@ class ServedModel:
                     offered[digest] = Offered(candidate.plan, candidate.cost.server, candidate.compile)
                 if policy.least_batch_smudging and batch_memory:
                     wanted = replace(wanted, smudging=policy.least_batch_smudging)
-                    many = planner.batch_candidates(network, contract, wanted, unit_costs(), link)
+                    many = planner.batch_candidates(network, contract, wanted, costs, link)
                     for batch in planner.batch_offers(many.candidates):
                         found = OfferedBatch(batch.plan, batch.cost.server, batch.program)
                         if batch.program.memory <= batch_memory:
@@ -146,52 +172,3 @@ class ServedModel:
         except UnsupportedHead as problem:
             reason = problem.message
         return cls(spec, head, policy, offered, reason, batches)
-
-
-class Registry:
-    """Models by name. A file that does not load is kept as a reason, and never takes down the others."""
-
-    def __init__(self, models: dict[str, ServedModel], rejected: dict[str, str]) -> None:
-        self._models = models
-        self.rejected = rejected
-
-    @classmethod
-    def load(cls, settings: Settings) -> Registry:
-        """Load the directory; raises SettingsError when it holds no model at all."""
-        directory: Path = settings.models
-        if not directory.is_dir():
-            raise SettingsError(f"--models: {directory} is not a directory")
-        files = sorted(directory.glob("*.head"))
-        if not files:
-            raise SettingsError(
-                f"--models: {directory} holds no *.head file; `secure-infer distill --out {directory}` makes some"
-            )
-        unknown = settings.policies.keys() - {file.stem for file in files}
-        if unknown:
-            raise SettingsError(f"a policy names {sorted(unknown)[0]!r}, which is not a model in {directory}")
-        models, rejected = {}, {}
-        for file in tqdm(files, desc="planning", unit="model", leave=False, disable=None):
-            try:
-                models[file.stem] = ServedModel.compile(
-                    file.stem, Head.load(file), settings.policy_of(file.stem), settings.largest_batch
-                )
-            except InvalidHead as problem:
-                rejected[file.stem] = problem.message
-        if not models:
-            raise SettingsError(f"--models: no file loads; {'; '.join(rejected.values())}")
-        return cls(models, rejected)
-
-    def names(self) -> list[str]:
-        return sorted(self._models)
-
-    def without_plan(self) -> list[str]:
-        """Models that load but cannot be evaluated under encryption."""
-        return [name for name in self.names() if not (self._models[name].offered or self._models[name].batches)]
-
-    def get(self, name: str) -> ServedModel:
-        """The model; raises UnknownModel, naming those that are served."""
-        if name in self._models:
-            return self._models[name]
-        if name in self.rejected:
-            raise UnknownModel(f"model {name!r} is not served: its artifact does not load ({self.rejected[name]})")
-        raise UnknownModel(f"unknown model {name[:64]!r}; served: {', '.join(self.names())}")

@@ -1,0 +1,61 @@
+"""The newest signature of each model that was taken, so that an older one is not taken after it.
+
+Without a file that is remembered until the end of the process, with one across restarts. Keep it where whoever can write to
+the directory of models cannot. To go back to an older version on purpose, sign it again.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from secure_infer.errors import InvalidHead, SettingsError
+from secure_infer_server.models import whole
+
+
+class Serials:
+    """Safe to share between threads."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Raises SettingsError for a file that is not what this wrote."""
+        self._path, self._lock = path, threading.Lock()
+        self._newest: dict[str, int] = {}
+        if path is not None and path.exists():
+            try:
+                self._newest = json.loads(path.read_bytes())
+                if type(self._newest) is not dict or any(type(each) is not int for each in self._newest.values()):
+                    raise ValueError("entries")
+            except (OSError, ValueError, RecursionError):
+                raise SettingsError(
+                    f"--model-serials: {path} cannot be read; mend it, or delete it to begin anew, which lets older "
+                    "versions of models in"
+                ) from None
+
+    def newest(self, model: str) -> int:
+        """0 where none was taken."""
+        return self._newest.get(model, 0)
+
+    def keep(self, model: str, serial: int) -> None:
+        """From now on, no older one; on disk before this returns. Raises SettingsError where it cannot be written."""
+        with self._lock:
+            if serial <= self.newest(model):
+                return
+            newest = {**self._newest, model: serial}
+            if self._path is not None:
+                try:
+                    whole.write(self._path, json.dumps(newest, sort_keys=True) + "\n")
+                except OSError as error:
+                    raise SettingsError(
+                        f"--model-serials: {self._path} cannot be written ({error.strerror})"
+                    ) from error
+            self._newest = newest
+
+
+def require_newest(model: str, serial: int, newest: int) -> None:
+    """Raise InvalidHead for a signature that is older than the newest one that was taken."""
+    if serial < newest:
+        raise InvalidHead(
+            f"model {model!r}: its signature has serial {serial}, a newer one of {newest} was taken before; to go back to "
+            "this version, sign it again"
+        )
