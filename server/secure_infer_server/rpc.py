@@ -20,8 +20,11 @@ from grpc_status import rpc_status
 
 from secure_infer.errors import CallFailed, MalformedRequest, SecureInferError
 from secure_infer.wire import status as wire_status
-from secure_infer_server.faults import unexpected
+from secure_infer_server.callers.policy import canonical
+from secure_infer_server.faults import failed, unexpected
 from secure_infer_server.gate import Gate
+from secure_infer_server.observe import calls
+from secure_infer_server.observe.calls import Watch
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +38,16 @@ class TooSlow(CallFailed):
 
 @dataclass(frozen=True)
 class Method:
-    """handle: called with (the message, context) where single, else with the context. It returns the response's bytes, or
-    None where it wrote its responses itself."""
+    """door: called with who calls, before the message is read; raises what turns a caller away. handle: called with (the
+    message, context) where single, else with the context. It returns the response's bytes, or None where it wrote its
+    responses itself."""
 
     name: str
     request: type[Message]
     handle: Callable[..., Awaitable[bytes | None]]
     single: bool = True
     streams: bool = False
+    door: Callable[[str], None] = lambda _: None
 
 
 class Sweeper:
@@ -85,19 +90,27 @@ class Sweeper:
         loop.call_later(self.INTERVAL, self._sweep, loop)
 
 
-def handlers(service: str, gate: Gate, methods: list[Method]) -> grpc.GenericRpcHandler:
-    """The methods of a service, each behind the gate's first look."""
-    sweeper = Sweeper()
+def handlers(service: str, gate: Gate, methods: list[Method], watch: Watch | None = None) -> grpc.GenericRpcHandler:
+    """As `by_method`, for a server of grpc.aio's own."""
+    return grpc.method_handlers_generic_handler(service, by_method(service, gate, methods, watch))
+
+
+def by_method(
+    service: str, gate: Gate, methods: list[Method], watch: Watch | None = None
+) -> dict[str, grpc.RpcMethodHandler]:
+    """The methods of a service, each behind the gate's first look. watch: is told of every call."""
+    sweeper, watch = Sweeper(), watch or Watch()
     found = {}
     for method in methods:
         path = f"/{service}/{method.name}"
         make = grpc.stream_stream_rpc_method_handler if method.streams else grpc.stream_unary_rpc_method_handler
-        found[method.name] = make(_served(path, gate, method, sweeper), _parser(method.request), None)
-    return grpc.method_handlers_generic_handler(service, found)
+        found[method.name] = make(_served(path, gate, method, sweeper, watch), _parser(method.request), None)
+    return found
 
 
 def _parser(request: type[Message]) -> Callable[[bytes], Message]:
     def parse(data: bytes) -> Message:
+        calls.current().bytes_in += len(data)
         try:
             return request.FromString(data)
         except DecodeError:
@@ -106,28 +119,51 @@ def _parser(request: type[Message]) -> Callable[[bytes], Message]:
     return parse
 
 
-def _served(path: str, gate: Gate, method: Method, sweeper: Sweeper) -> Callable[..., Awaitable[bytes | None]]:
-    async def serve(_: Any, context: Context) -> bytes | None:
+def _served(
+    path: str, gate: Gate, method: Method, sweeper: Sweeper, watch: Watch
+) -> Callable[..., Awaitable[bytes | None]]:
+    name = canonical(path)
+
+    async def answer(context: Context) -> bytes | None:
+        caller = gate.authenticate(context, path)
+        if not method.single:
+            return await method.handle(context)
+        method.door(caller)
+        with sweeper.within(MESSAGE_SECONDS):
+            message = await context.read()
+        if message is grpc.aio.EOF:
+            raise MalformedRequest("expected a message, got none")
+        return await method.handle(message, context)
+
+    async def outcome(context: Context) -> bytes | SecureInferError | None:
         try:
-            gate.authenticate(context, path)
-            if not method.single:
-                return await method.handle(context)
-            with sweeper.within(MESSAGE_SECONDS):
-                message = await context.read()
-            if message is grpc.aio.EOF:
-                raise MalformedRequest("expected a message, got none")
-            return await method.handle(message, context)
+            return await answer(context)
         except SecureInferError as error:
-            known = error
+            failed(log, method.name, error)
+            return error
         except asyncio.CancelledError:
             raise
         except (grpc.RpcError, grpc.aio.BaseError, grpc.aio.UsageError):  # the caller went away while it was sending
-            known = CallFailed("the call was cancelled, or took too long")
+            return CallFailed("the call was cancelled, or took too long")
         except Exception:
-            known = unexpected(log, method.name)
-        status = rpc_status.to_status(wire_status.to_status(known))
-        await context.abort(status.code, status.details, status.trailing_metadata)
-        return None
+            return unexpected(log, method.name)
+
+    async def serve(_: Any, context: Context) -> bytes | None:
+        call, failure = watch.begin(name, context), calls.CANCELLED
+        try:
+            found = await outcome(context)
+            failure = found.reason if isinstance(found, SecureInferError) else ""
+            call.bytes_out += len(found) if isinstance(found, bytes) else 0
+        finally:
+            watch.end(call, failure)
+        if not isinstance(found, SecureInferError):
+            return found
+        status = rpc_status.to_status(wire_status.to_status(found))
+        # Not `abort`, which raises: a server that turns many callers away has no time for that.
+        context.set_code(status.code)
+        context.set_details(status.details)
+        context.set_trailing_metadata(status.trailing_metadata)
+        return b""
 
     return serve
 
@@ -146,7 +182,9 @@ async def write(context: Context, message: Message, seconds: float) -> None:
     """Send a message; raises TooSlow when the caller does not take it in time."""
     try:
         async with asyncio.timeout(seconds):
-            await context.write(message.SerializeToString())
+            data = message.SerializeToString()
+            calls.current().bytes_out += len(data)
+            await context.write(data)
     except TimeoutError:
         raise TooSlow(f"a message was not taken within {seconds:g} s") from None
 

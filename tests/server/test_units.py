@@ -28,7 +28,8 @@ from secure_infer_server.app import App
 from secure_infer_server.blinds import BlindPool, blind_bytes
 from secure_infer_server.keys import service
 from secure_infer_server.logs import JsonLines
-from secure_infer_server.registry import Registry, ServedModel
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import ServedModel
 from secure_infer_server.settings import Policy, Settings
 from shared import linear_head
 
@@ -215,7 +216,9 @@ def test_logs_keep_to_their_fields() -> None:
     try:
         raise ValueError("patient Jane Roe")
     except ValueError:
-        record = logging.LogRecord("x", logging.ERROR, __file__, 1, 'fault "%s"', ("id",), sys.exc_info())
+        record = logging.LogRecord(
+            "secure_infer_server.x", logging.ERROR, __file__, 1, 'fault "%s"', ("id",), sys.exc_info()
+        )
     line = json.loads(JsonLines().format(record))
     assert set(line) == {"time", "level", "logger", "message", "error", "frames"}
     assert line["error"] == "ValueError"

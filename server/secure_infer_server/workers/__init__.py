@@ -4,4 +4,5 @@ settings   how many, how much they may hold       frames     what travels betwee
 worker     the worker's side                      process    the server's side of one worker
 jobs       what is asked of a worker              placement  which worker takes a job
 pool       workers for single queries             lane       workers for batches
+figures    how they are
 """

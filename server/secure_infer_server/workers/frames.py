@@ -123,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
         self._filled += nbytes
         try:
             self._take()
-        except (ConnectionError, ValueError, KeyError, TypeError):
+        except (ConnectionError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log.exception("a worker's frame could not be read")
             self.close()
 

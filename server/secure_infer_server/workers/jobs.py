@@ -4,6 +4,7 @@
     offer    model, plan                          the plan's recipe, pickled       no
     keys     plan, key                            key material                     no
     forget   plan, key                                                             no
+    withdraw model, plan                                                           no; an offer that is no more
     check    model, plan, key, digest             key material                     yes; it is held from then on
     infer    model, plan, key, queries, blinds    ciphertexts, then blinds         yes
     batch    model, plan, key, seconds                                             with events, then yes
@@ -24,7 +25,7 @@ from typing import Any
 
 from secure_infer.errors import CATALOGUE, InternalFault, SecureInferError
 from secure_infer_server.dataplane import Times
-from secure_infer_server.registry import Offered, OfferedBatch
+from secure_infer_server.models.served import Offered, OfferedBatch
 from secure_infer_server.workers.frames import Header
 
 Recipe = Callable[[], bytes]
@@ -67,6 +68,7 @@ class Job:
     deadline: float | None = None
     holds: Held | None = None
     """Keys that the worker holds once it has answered."""
+    caller: str = ""
 
 
 def recipe_of(offered: Offered | OfferedBatch) -> bytes:

@@ -6,11 +6,12 @@ They are apart from the pool: a batch takes seconds, and single queries must not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
 from secure_infer_server.batches import Answer, BatchTimes, Event, Progress
+from secure_infer_server.workers.figures import WorkerFigures
 from secure_infer_server.workers.jobs import Held, OfferName, Recipe, raise_error
 from secure_infer_server.workers.process import Worker, WorkerLost
 from secure_infer_server.workers.settings import WorkerSettings
@@ -28,7 +29,13 @@ class Lane:
         self._busy: set[Worker] = set()
         self._endings: dict[Worker, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._started = 0
+        self._started = self._died = self._replaced = 0
+
+    def figures(self) -> WorkerFigures:
+        """For any thread."""
+        busy, idle = list(self._busy), list(self._idle)
+        resident = sum(worker.resident for worker in busy + idle)
+        return WorkerFigures(len(busy) + len(idle), len(busy), 0, self._died, self._replaced, resident)
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[BatchCall]:
@@ -41,6 +48,11 @@ class Lane:
         finally:
             self._busy.discard(worker)
             self._spawn(self._give_back(worker, call))
+
+    def withdraw(self, offers: Set[OfferName]) -> None:
+        """As `Worker.withdraw`, of all workers."""
+        for worker in (*self._busy, *self._idle):
+            worker.withdraw(offers)
 
     def pids(self) -> list[int]:
         """Process ids of the workers that are at work."""
@@ -73,6 +85,8 @@ class Lane:
         except (WorkerLost, TimeoutError):
             worker.kill()
         if worker.lost or worker.resident > self._settings.memory or worker.jobs >= self._settings.requests:
+            self._died += worker.lost
+            self._replaced += not worker.lost
             await worker.close()
             return
         self._idle.append(worker)

@@ -7,10 +7,11 @@ import multiprocessing
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 
+from secure_infer_server import logs
 from secure_infer_server.workers import worker
 from secure_infer_server.workers.frames import Connection, Header, Part
 from secure_infer_server.workers.jobs import Held, Job, OfferName
@@ -34,6 +35,7 @@ class Worker:
         self._inbox: asyncio.Queue[tuple[Header, list[bytes]] | None] = asyncio.Queue()
         self.connection = Connection(lambda header, parts: self._inbox.put_nowait((header, parts)), self._gone)
         self._offers: set[OfferName] = set()
+        self._withdrawn: set[OfferName] = set()
         self._held: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.when_lost: Callable[[], None] = lambda: None
         self.lost = False
@@ -54,7 +56,8 @@ class Worker:
         child: BaseProcess | None = None
         if process:
             context = multiprocessing.get_context("spawn")
-            child = context.Process(target=worker.main, args=(theirs, background), name=name, daemon=True)
+            given = (theirs, background, logs.chosen())
+            child = context.Process(target=worker.main, args=given, name=name, daemon=True)
             try:
                 await asyncio.get_running_loop().run_in_executor(_STARTING, child.start)
             except OSError as error:
@@ -86,6 +89,10 @@ class Worker:
 
     def provide(self, offer: OfferName, recipe: Callable[[], bytes], keys: Held | None, most: int) -> None:
         """Send what a job needs and the worker does not hold yet; it keeps keys of at most `most` bytes."""
+        for gone in self._withdrawn - {offer}:
+            self.send({"do": "withdraw", "model": gone.model, "plan": gone.plan})
+            self._offers.discard(gone)
+        self._withdrawn &= {offer}
         if offer not in self._offers:
             self.send({"do": "offer", "model": offer.model, "plan": offer.plan}, [recipe()])
             self._offers.add(offer)
@@ -94,6 +101,10 @@ class Worker:
         if keys.name not in self._held:
             self.send({"do": "keys", "plan": keys.plan, "key": keys.key}, [keys.data])
         self._hold(keys, most)
+
+    def withdraw(self, offers: Set[OfferName]) -> None:
+        """No new calls ask for these; with its next job the worker lets go of them. Nothing is sent while it is at work."""
+        self._withdrawn |= offers & self._offers
 
     async def run(self, job: Job, most: int) -> tuple[Header, list[bytes]]:
         """The answer to a job. Raises WorkerLost."""

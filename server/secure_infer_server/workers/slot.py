@@ -25,10 +25,12 @@ _PAUSES = (0.0, 0.1, 0.5, 2.0, 10.0)  # before the next start, after so many los
 
 @dataclass(eq=False)
 class Ticket:
-    """A job in the pool, and who waits for it."""
+    """A job in the pool, and who waits for it. asked: when, of the loop's clock. waited: seconds until a worker began."""
 
     job: Job
     answer: asyncio.Future[tuple[Header, list[bytes]]]
+    asked: float
+    waited: float = 0.0
     tries: int = 0
     slots: set[int] = field(default_factory=set)
     """Where it was tried."""
@@ -51,6 +53,7 @@ class Slot:
         self.queue: deque[Ticket] = deque()
         self.worker: Worker | None = None
         self.running: Ticket | None = None
+        self.died = self.replaced = 0  # workers
         self._since = 0.0
         self._limit: asyncio.Timeout | None = None
         self._wake = asyncio.Event()
@@ -115,6 +118,7 @@ class Slot:
         if self.worker is not None:
             await self.worker.close()
             self.worker = None
+            self.died += 1
             log.error("worker %d ended; starting another", self.number)
             self._lost(self, None)
         await asyncio.sleep(_PAUSES[min(self._losses, len(_PAUSES) - 1)])
@@ -145,6 +149,7 @@ class Slot:
 
     async def _do(self, worker: Worker, ticket: Ticket) -> None:
         self.running, self._since = ticket, self._now()
+        ticket.waited = self._since - ticket.asked
         ticket.tries += 1
         ticket.slots.add(self.number)
         try:
@@ -187,5 +192,6 @@ class Slot:
             self.worker = await self._new()
         except WorkerLost:
             return
+        self.replaced += 1
         worker.when_lost = lambda: None
         await worker.close()

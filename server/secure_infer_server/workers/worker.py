@@ -40,10 +40,10 @@ NICE = 3  # the server, which answers everybody, goes before its workers
 BACKGROUND = 8  # and single queries before batches
 
 
-def main(sock: socket.socket, background: bool) -> None:
-    """The process. It ends with the server: when its socket closes, or at once when the server is gone."""
+def main(sock: socket.socket, background: bool, form: logs.Format) -> None:
+    """The process. form: of what it logs. It ends with the server: when its socket closes, or at once when the server is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.start()
+    logs.start(form)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -62,6 +62,8 @@ def serve(sock: socket.socket) -> None:
         _Worker(Wire(sock)).run()
     except OSError:
         pass
+    except Exception:  # else multiprocessing would print it, with its text
+        log.exception("a worker ends")
     finally:
         sock.close()
 
@@ -96,6 +98,9 @@ class _Worker:
                 case "forget":
                     for held in (self._material, self._keys, self._blinders):
                         held.pop((header["plan"], header["key"]), None)
+                case "withdraw":
+                    self._recipes.pop((header["model"], header["plan"]), None)
+                    self._evaluators.pop((header["model"], header["plan"]), None)
                 case "check":
                     self._answer(lambda: self._check(header, parts[0]))  # noqa: B023 (called at once)
                 case "infer":
