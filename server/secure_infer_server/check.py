@@ -1,46 +1,23 @@
-"""What a configuration switches on, leaves off, and gets wrong: `serve --check-config`, without serving.
+"""What a server's configuration switches on, leaves off, and gets wrong: `serve --check-config`, without serving.
 
-Everything is read, and plans are made; nothing is written, so that a server may be running with the same files.
+Everything is loaded, and plans are made.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from secure_infer.address import is_loopback
-from secure_infer.errors import SecureInferError, SettingsError
-from secure_infer_server.audit.settings import AuditSettings
-from secure_infer_server.audit.signing import Signer
-from secure_infer_server.budgets import Allowance, BudgetSettings
-from secure_infer_server.budgets.ledger import Ledger
-from secure_infer_server.callers import transport
-from secure_infer_server.callers.authenticator import Authenticator
-from secure_infer_server.callers.credentials import server_credentials
-from secure_infer_server.callers.permissions import Permissions
+from secure_infer.errors import SettingsError
+from secure_infer_server import checks
 from secure_infer_server.config import Configuration
-from secure_infer_server.guarded import CallerSettings
-from secure_infer_server.registry import Registry
+from secure_infer_server.guarded import GuardSettings
+from secure_infer_server.keys.settings import VARIABLE as KEYS_VARIABLE
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.report import Part, Report, tls_part
+from secure_infer_server.report import unread as unread_warnings
 from secure_infer_server.settings import Settings
-
-
-@dataclass
-class Report:
-    """Lines by part; errors are what `serve` would not start with."""
-
-    on: dict[str, str] = field(default_factory=dict)
-    off: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterator[str]:
-        """As read by people."""
-        for word, parts in (("on ", self.on), ("off", self.off)):
-            yield from (f"{word}      {name}: {text}" for name, text in parts.items())
-        for word, texts in (("warning", self.warnings), ("error  ", self.errors)):
-            yield from (f"{word}  {text}" for text in texts)
 
 
 def require_sound(settings: Settings, configuration: Configuration | None) -> None:
@@ -58,55 +35,45 @@ def require_sound(settings: Settings, configuration: Configuration | None) -> No
         )
 
 
-def warnings(settings: Settings, configuration: Configuration | None) -> Iterator[str]:
-    """What holds together, and yet is seldom meant."""
-    guards = None if configuration is None else configuration.guards
-    remote, tls = not is_loopback(settings.host), settings.tls
-    callers = None if guards is None else guards.callers
-    audit = None if guards is None else guards.audit
-    if tls is None:
-        yield "callers are anonymous: without TLS nothing tells them apart"
-    elif callers is None and tls.client_ca is None:
-        yield "callers are anonymous: give client_ca, or [callers] with issuers of tokens"
-    if remote and (callers is None or callers.permissions is None):
-        yield "no policy: whoever can connect may ask any model; name the rules' file in [callers]"
-    if remote and (guards is None or guards.budgets is None):
-        yield "budgets are off: about as many answers as a linear head has features give it away"
-    if remote and audit is None:
-        yield "the audit log is off: nothing says afterwards who asked what"
-    if audit is not None and audit.key_file.resolve().is_relative_to(audit.directory.resolve()):
-        yield f"the audit key {audit.key_file} is in the log's directory: who can rewrite the log can sign it; keep it elsewhere"
+def warnings(
+    settings: Settings, configuration: Configuration | None, unread: Iterable[str] = (), metrics: str | None = None
+) -> Iterator[str]:
+    """What holds together, and yet is seldom meant. unread: environment variables that no flag reads. metrics: where they are
+    served."""
+    guards = GuardSettings() if configuration is None else configuration.guards
+    yield from checks.exposure(settings.host, settings.tls, guards)
+    yield from checks.watching(settings.host, settings.reload.signers, metrics)
     if settings.plaintext_baseline:
         yield "the plaintext baseline is on: rows can be asked in the clear; for benchmarks, never for patients"
-    if tls is not None and os.environ.get(transport.VARIABLE) != transport.SUITE:
-        yield f"TLS 1.2 is taken as well: {transport.VARIABLE} is set to something else; unset it"
+    if not is_loopback(settings.host) and not _keeps_keys(settings):
+        yield "clients' keys are in memory: each client uploads again after a restart; give [keys] a directory or Redis"
+    yield from unread_warnings(unread)
 
 
-def check(settings: Settings, configuration: Configuration | None) -> Report:
-    """Loads everything."""
-    report = Report(warnings=list(warnings(settings, configuration)))
-    parts: dict[str, Callable[[], tuple[bool, str]]] = {
-        "models": lambda: _models(settings, configuration, report),
-        "tls": lambda: _tls(settings),
-        "callers": lambda: _callers(None if configuration is None else configuration.guards.callers),
-        "budgets": lambda: _budgets(configuration),
-        "audit": lambda: _audit(None if configuration is None else configuration.guards.audit),
-    }
-    for name, look in parts.items():
-        try:
-            on, text = look()
-        except SecureInferError as error:
-            report.errors.append(error.message)
-        else:
-            (report.on if on else report.off)[name] = text
-    try:
-        require_sound(settings, configuration)
-    except SettingsError as error:
-        report.errors.append(error.message)
+def check(
+    settings: Settings, configuration: Configuration | None, unread: Iterable[str] = (), metrics: str | None = None
+) -> Report:
+    """Loads everything. See `warnings`."""
+    report = Report(warnings=list(warnings(settings, configuration, unread, metrics)))
+    report.look(
+        {
+            "models": lambda: _models(settings, configuration, report),
+            "tls": lambda: tls_part(settings.tls),
+            "keys": lambda: _keys(settings, configuration),
+            **checks.guarding(configuration),
+            "signatures": lambda: checks.signatures_part(settings.reload.signers),
+            "metrics": lambda: checks.metrics_part(metrics),
+        }
+    )
+    if settings.open_inference:
+        report.on["open_inference"] = "encrypted queries by KServe's and Triton's protocol"
+    if settings.reflection:
+        report.on["reflection"] = "callers are told which services there are"
+    report.require(lambda: require_sound(settings, configuration))
     return report
 
 
-def _models(settings: Settings, configuration: Configuration | None, report: Report) -> tuple[bool, str]:
+def _models(settings: Settings, configuration: Configuration | None, report: Report) -> Part:
     registry = Registry.load(settings)
     report.warnings += [f"model {name} is not served: {why}" for name, why in registry.rejected.items()]
     for name in registry.without_plan():
@@ -116,57 +83,19 @@ def _models(settings: Settings, configuration: Configuration | None, report: Rep
     return True, f"{', '.join(registry.names())} at {settings.host}:{settings.port}"
 
 
-def _tls(settings: Settings) -> tuple[bool, str]:
-    if settings.tls is None:
-        return False, "plaintext, on loopback alone"
-    server_credentials(settings.tls.certificate, settings.tls.key, settings.tls.client_ca)
-    clients = "of clients that a CA signed" if settings.tls.client_ca else "without client certificates"
-    return True, f"{settings.tls.certificate}, {clients}"
+def _keeps_keys(settings: Settings) -> bool:
+    return bool(settings.keys.directory or settings.keys.redis or os.environ.get(KEYS_VARIABLE))
 
 
-def _callers(callers: CallerSettings | None) -> tuple[bool, str]:
-    if callers is None:
-        return False, "everybody may call"
-    Authenticator(callers.authenticator)
-    said = ["certificates", *(f"tokens of {issuer.name}" for issuer in callers.authenticator.issuers)]
-    if callers.permissions is None:
-        return True, f"{', '.join(said)}; no policy"
-    rules = len(Permissions(callers.permissions).policy.rules)
-    second = "with" if callers.permissions.second_factor else "no administrative calls: without"
-    return True, f"{', '.join(said)}; {rules} rules in {callers.permissions.policy}; {second} a second factor"
-
-
-def _budgets(configuration: Configuration | None) -> tuple[bool, str]:
-    budgets: BudgetSettings | None = None if configuration is None else configuration.guards.budgets
-    if budgets is None:
-        return False, "any number of queries" + (
-            " (budgets = false)" if configuration and configuration.declined else ""
-        )
-    _require_writable("budgets", budgets.path.parent)
-    if budgets.path.exists():
-        Ledger(budgets.path).close()
-    named = [f"{name}: {_limits(each)}" for name, each in sorted(budgets.models.items())]
-    return True, "; ".join([f"records of a caller for a model: {_limits(budgets.allowance)}", *named])
-
-
-def _limits(allowance: Allowance) -> str:
-    said = [(allowance.total, "in all"), (allowance.daily, "a day")]
-    return " and ".join(f"{records} {word}" for records, word in said if records is not None) or "no limit"
-
-
-def _audit(audit: AuditSettings | None) -> tuple[bool, str]:
-    if audit is None:
-        return False, "nothing is written down"
-    if audit.directory.exists():
-        _require_writable("audit log", audit.directory)
-    if audit.key_file.exists():
-        Signer.of(audit.key_file)
-        return True, f"{audit.directory}, signed by {audit.key_file}"
-    if audit.key is not None:
-        _require_writable("audit key", audit.key_file.parent)
-    return True, f"{audit.directory}; {audit.key_file} is made at the first start"
-
-
-def _require_writable(what: str, directory: Path) -> None:
-    if not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
-        raise SettingsError(f"{what}: {directory} is not a directory that this user can write to")
+def _keys(settings: Settings, configuration: Configuration | None) -> Part:
+    keys, kept = settings.keys, _keeps_keys(settings)
+    callers = None if configuration is None else configuration.guards.callers
+    told_apart = bool((settings.tls and settings.tls.client_ca) or (callers and callers.authenticator.issuers))
+    limits = keys.limits(settings.key_bytes, told_apart=told_apart, in_memory=not kept)
+    if keys.directory is not None:
+        checks.require_writable("keys", keys.directory if keys.directory.exists() else keys.directory.parent)
+    if keys.redis is not None:
+        keys.require_readable()
+    share = f", {limits.owner_bytes >> 20} MiB and {limits.owner_keys} keys of one caller" if told_apart else ""
+    text = f"{keys.place(os.environ)}: {limits.capacity >> 20} MiB in all{share}, {limits.expiry / 86400:g} days unused"
+    return kept, text

@@ -1,6 +1,6 @@
-"""The configuration file of `serve --config FILE`, in TOML; a path in it is relative to the file.
+"""The configuration file of `serve`, `party` and `dealer`, in TOML; a path in it is relative to the file.
 
-    models = "models"                  # whatever `serve` has a flag for, by the flag's name; flags on the line come last
+    models = "models"                  # whatever the command has a flag for, by its name with _ for -
     listen = "0.0.0.0:8443"
     tls_cert = "server.pem"
     tls_key = "server.key"
@@ -9,6 +9,10 @@
 
     [policies.icd]                     # of one model: privacy, smudging, batch_smudging, error
     smudging = 24
+
+    [keys]                             # of `serve`: where clients' keys are kept, and how many (`keys.settings`)
+    directory = "/var/lib/secure-infer/keys"
+    expiry = 2592000
 
     [callers]                          # who may call (`callers.policy` says what the rules look like)
     policy = "policy.toml"
@@ -28,67 +32,71 @@
     directory = "/var/log/secure-infer"
     key = "/etc/secure-infer/audit.key"
 
-A key that is not understood is an error: a misspelt one would otherwise be a protection that is not there.
+A key that is not understood is an error: a misspelt one would otherwise be a protection that is not there. Which tables there
+are is the command's: a dealer has none. Flags can also be set by the environment (`flags`).
 """
 
 from __future__ import annotations
 
 import argparse
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from secure_infer.address import is_loopback
 from secure_infer.errors import SettingsError
+from secure_infer_server import flags
 from secure_infer_server.audit.settings import AuditSettings
 from secure_infer_server.budgets import Allowance, BudgetSettings
 from secure_infer_server.callers.authenticator import AuthenticatorSettings
 from secure_infer_server.callers.permissions import PermissionSettings
+from secure_infer_server.callers.policy import ADMINISTRATIVE
 from secure_infer_server.callers.second_factor import SecondFactorSettings
 from secure_infer_server.callers.tokens import Issuer
 from secure_infer_server.guarded import CallerSettings, GuardSettings
+from secure_infer_server.keys.settings import KeySettings
 from secure_infer_server.tables import Table, Wrong
 
-VARIABLE = "SECURE_INFER_CONFIG"
-SECTIONS = ("policies", "callers", "budgets", "audit")
+VARIABLE = flags.CONFIG
+SERVER_SECTIONS = ("policies", "keys", "callers", "budgets", "audit")
+PARTY_SECTIONS = ("policies", "callers", "budgets", "audit")
 SERVER_POLICY: Mapping[str, type] = {"privacy": str, "smudging": int, "batch_smudging": int, "error": float}
-_NOT_IN_FILES = ("help", "config", "check_config", "json")
+_OF_TABLES = ("keys_directory", "keys_redis")
+"""Destinations of flags that a table sets."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A file as read. arguments: what it says in flags. guards: the other tables. declined: `budgets = false`."""
+    """A file as read. arguments: what it says in flags. keys, guards: the other tables. declined: `budgets = false`."""
 
     path: Path
     arguments: list[str] = field(default_factory=list)
+    keys: KeySettings = field(default_factory=KeySettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
     declined: bool = False
 
     @classmethod
     def read(
-        cls, path: Path, parser: argparse.ArgumentParser, policy: Mapping[str, type] = SERVER_POLICY
+        cls,
+        path: Path,
+        parser: argparse.ArgumentParser,
+        policy: Mapping[str, type] = SERVER_POLICY,
+        sections: Sequence[str] = SERVER_SECTIONS,
     ) -> Configuration:
         """Raises SettingsError, which names the file and what in it is wrong. parser: whose flags the file may hold. policy:
-        those of one model, too, with the types of their values."""
+        those of one model, too, with the types of their values. sections: the tables that it may hold."""
+        table = flags.read_file(path)
         try:
-            data = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise SettingsError(f"configuration: {path} cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise SettingsError(f"configuration: {path} is not TOML: {error}") from None
-        flags = {action.dest: action for action in parser._actions if action.dest not in _NOT_IN_FILES}
-        try:
-            table = Table("the file", data, path.resolve().parent)
-            table.only(*flags, *SECTIONS)
-            arguments = [text for name in data if name in flags for text in _flag(flags[name], table, policy)]
-            declined = data.get("budgets") is False
+            arguments = flags.of_file(table, parser, policy, tuple(sections), _OF_TABLES)
+            declined = table.entries.get("budgets") is False
             guards = GuardSettings(
                 _callers(table.table("callers")),
                 None if declined else _budgets(table.table("budgets")),
                 _audit(table.table("audit")),
             )
-            return cls(path, arguments + _policies(table, policy), guards, declined)
+            keys = table.table("keys")
+            kept = KeySettings() if keys is None else keys.build(KeySettings)
+            return cls(path, arguments + _policies(table, policy), kept, guards, declined)
         except Wrong as wrong:
             raise SettingsError(f"configuration: {path}: {wrong}") from None
         except SettingsError as error:
@@ -101,15 +109,6 @@ class Configuration:
                 "budgets: off on an address that is not loopback; say how many records a caller may ask in [budgets], or "
                 "write `budgets = false` above all tables to serve without"
             )
-
-
-def _flag(action: argparse.Action, table: Table, policy: Mapping[str, type]) -> list[str]:
-    """A key as it would be on the command line."""
-    name, flag = action.dest, action.option_strings[0]
-    if action.nargs == 0:
-        return [flag] if table.value(name, bool) else []
-    kind = policy.get(name, action.type if action.type in (Path, int, float) else str)
-    return [f"{flag}={table.value(name, kind)}"]
 
 
 def _policies(table: Table, kinds: Mapping[str, type]) -> list[str]:
@@ -131,11 +130,13 @@ def _callers(table: Table | None) -> CallerSettings | None:
     table.only("policy", "administrative", "second_factor", "issuers")
     issuers = tuple(issuer.build(Issuer) for issuer in table.tables("issuers"))
     second = table.table("second_factor")
-    permissions = None
+    permissions, further = None, "administrative" in table.entries
     if "policy" in table.entries:
         permissions = table.build(
             PermissionSettings,
             without=("issuers",),
+            # Besides those that always need it: a list that replaced them would open administrative calls.
+            administrative=(*ADMINISTRATIVE, *table.value("administrative", tuple)) if further else ADMINISTRATIVE,
             second_factor=None if second is None else second.build(SecondFactorSettings),
         )
     elif table.entries.keys() - {"issuers"}:
@@ -171,15 +172,12 @@ def options(
     arguments: list[str],
     environment: Mapping[str, str],
     policy: Mapping[str, type] = SERVER_POLICY,
+    sections: Sequence[str] = SERVER_SECTIONS,
 ) -> tuple[argparse.Namespace, Configuration | None]:
-    """What a command line says, after the file that its `--config` or the environment names; the file, too. Raises
-    SettingsError."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    named = first.parse_known_args(arguments)[0].config
-    path = named or environment.get(VARIABLE)
-    found = Configuration.read(Path(path), parser, policy) if path else None
-    chosen = parser.parse_args([*([] if found is None else found.arguments), *arguments])
-    if chosen.config != named:  # abbreviated: it would have been read by nobody
-        parser.error("--config: write it out in full")
-    return chosen, found
+    """As `flags.options`, with the tables of the file."""
+
+    def read(path: Path) -> tuple[list[str], Configuration]:
+        found = Configuration.read(path, parser, policy, sections)
+        return found.arguments, found
+
+    return flags.options(parser, arguments, environment, read)

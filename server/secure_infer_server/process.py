@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from typing import Any
 
 from secure_infer.errors import SettingsError
+
+DRAIN_SECONDS = 20.0
+"""That calls under way have at most, once a process is to end. Orchestrators usually kill after 30."""
+LOOK_SECONDS = 0.1
+LAST_SECONDS = 0.5
+"""For the last answers to be sent."""
 
 
 def taken(address: str) -> str:
@@ -54,3 +61,43 @@ class Ending:
         """Until a signal."""
         while not self._asked.wait(3600):
             pass
+
+
+class Underway:
+    """How many calls are under way: told of each as an `observe.calls.Observer`. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def begin(self, call: object, context: object) -> None:
+        with self._lock:
+            self._count += 1
+
+    def end(self, call: object) -> None:
+        with self._lock:
+            self._count -= 1
+
+    @property
+    def none(self) -> bool:
+        return not self._count
+
+
+async def adrain(server: Any, underway: Underway, seconds: float) -> None:
+    """Stop a grpc.aio server: no new calls, and those under way have so many seconds. Streams that only watch health do not
+    keep it: it ends soon after the last call."""
+    stopping = asyncio.ensure_future(server.stop(seconds))
+    await asyncio.wait([stopping], timeout=LOOK_SECONDS)
+    while not (stopping.done() or underway.none):
+        await asyncio.wait([stopping], timeout=LOOK_SECONDS)
+    await server.stop(min(LAST_SECONDS, seconds))
+    await stopping
+
+
+def drain(server: Any, underway: Underway, seconds: float) -> None:
+    """As `adrain`, of a grpc server."""
+    stopped = server.stop(seconds)
+    stopped.wait(LOOK_SECONDS)
+    while not (stopped.is_set() or underway.none):
+        stopped.wait(LOOK_SECONDS)
+    server.stop(min(LAST_SECONDS, seconds)).wait()

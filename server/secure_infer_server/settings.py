@@ -10,6 +10,9 @@ from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
 from secure_infer_server.keys.settings import KeySettings
+from secure_infer_server.models.settings import ReloadSettings
+from secure_infer_server.process import DRAIN_SECONDS
+from secure_infer_server.tls import Tls
 from secure_infer_server.workers.settings import WorkerSettings
 
 DEFAULT_BATCH_BYTES = 2 << 30
@@ -41,17 +44,9 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Tls:
-    """PEM files. With a client CA, clients must present a certificate that it signed (mutual TLS)."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-
-@dataclass(frozen=True)
 class Settings:
-    """One server. `policies` holds the models whose policy differs from `policy`."""
+    """One server. `policies` holds the models whose policy differs from `policy`. drain: seconds that calls under way have
+    once it is to end."""
 
     models: Path
     host: str
@@ -61,6 +56,8 @@ class Settings:
     policy: Policy = Policy()
     policies: Mapping[str, Policy] = field(default_factory=dict)
     plaintext_baseline: bool = False
+    open_inference: bool = False
+    reflection: bool = False
     key_bytes: int = 1 << 30
     keys: KeySettings = field(default_factory=KeySettings)
     blind_bytes: int = 256 << 20
@@ -68,6 +65,8 @@ class Settings:
     batches: int = 2
     batch_bytes: int = DEFAULT_BATCH_BYTES
     workers: WorkerSettings = field(default_factory=WorkerSettings)
+    reload: ReloadSettings = field(default_factory=ReloadSettings)
+    drain: float = DRAIN_SECONDS
 
     def __post_init__(self) -> None:
         if self.tls is None and not self.insecure:

@@ -12,6 +12,7 @@ import pytest
 from secure_infer.errors import SettingsError
 from secure_infer_server.audit.signing import Signer
 from secure_infer_server.budgets import Allowance
+from secure_infer_server.callers.policy import ADMINISTRATIVE
 from secure_infer_server.commands import certs, serve
 from secure_infer_server.config import VARIABLE, Configuration
 from shared import linear_head
@@ -21,8 +22,11 @@ LOCAL = 'models = "models"\nlisten = "127.0.0.1:0"\ninsecure = true\n'
 REMOTE = (
     'models = "models"\nlisten = "0.0.0.0:8443"\n'
     'tls_cert = "pki/server.pem"\ntls_key = "pki/server.key"\nclient_ca = "pki/ca.pem"\n'
+    'metrics = "127.0.0.1:9100"\n'
 )
 WHOLE = """
+[keys]
+directory = "keys"
 [callers]
 policy = "policy.toml"
 [budgets]
@@ -105,7 +109,7 @@ checkpoint_seconds = 5
     assert guards.callers is not None
     assert guards.callers.permissions is not None
     assert guards.callers.permissions.policy == home / "policy.toml"
-    assert guards.callers.permissions.administrative == ("ModelService/ListModels",)
+    assert guards.callers.permissions.administrative == (*ADMINISTRATIVE, "ModelService/ListModels")
     assert guards.callers.permissions.second_factor is not None
     assert guards.callers.permissions.second_factor.secrets == Path("/run/otp.toml")
     (issuer,) = guards.callers.authenticator.issuers
@@ -125,6 +129,13 @@ checkpoint_seconds = 5
         ("models = 3", "models: expected a path"),
         ("json = true", "unknown key 'json'"),
         ("policies = 3", "policies: expected a table"),
+        ("[keys]\ncapacity = '3'", r"\[keys\]: capacity: expected a whole number"),
+        ("[keys]\nexpiry = -1", "expiry has to be positive"),
+        ("[keys]\ndirectory = 'a'\nredis = 'b'", "give one of them"),
+        ("keys = 'a'", "keys: expected a table"),
+        ("keys_directory = 'a'", "unknown key 'keys_directory'"),
+        ("check_config = true", "unknown key 'check_config'"),
+        ("config = 'x'", "unknown key 'config'"),
         ("[policies.icd]\nsmuding = 3", r"\[policies.icd\]: unknown key 'smuding'"),
         ("[callers]\npolicie = 'x'", r"\[callers\]: unknown key 'policie'; expected administrative, issuers, policy"),
         ("[callers]\nsecond_factor = {secrets = 'x'}", "need a policy"),
@@ -166,11 +177,20 @@ def test_the_environment_names_a_file(
 
 
 def test_a_whole_configuration(written: Written, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Signer.of(home / "owner.key")
+    (home / "owner.pem").write_bytes(Signer.of(home / "owner.key").public)
+    status, found = checked(written('model_signers = "owner.pem"\n' + REMOTE + WHOLE), capsys)
+    assert status == 2  # the model was not signed
+    assert "no file loads" in found["errors"][0]
     status, found = checked(written(REMOTE + WHOLE), capsys)
-    assert (status, found["ok"], found["errors"], found["off"]) == (0, True, [], {})
-    assert set(found["on"]) == {"models", "tls", "callers", "budgets", "audit"}
-    assert not [text for text in found["warnings"] if "TLS 1.2" not in text]
-    assert not {"log", "audit.key", "budgets.sqlite"} & {path.name for path in home.iterdir()}  # nothing was written
+    assert (status, found["ok"], found["errors"], set(found["off"])) == (0, True, [], {"signatures"})
+    assert set(found["on"]) == {"models", "tls", "keys", "callers", "budgets", "audit", "metrics"}
+    assert [text for text in found["warnings"] if "TLS 1.2" not in text] == [
+        "models are not signed: whoever can write to their directory decides what is served; give model_signers"
+    ]
+    assert not {"keys", "log", "audit.key", "budgets.sqlite"} & {
+        path.name for path in home.iterdir()
+    }  # nothing was written
 
 
 def test_budgets_are_left_off_on_purpose_only(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +203,7 @@ def test_budgets_are_left_off_on_purpose_only(written: Written, capsys: pytest.C
     assert (status, found["errors"]) == (0, [])
     assert found["off"]["budgets"].endswith("(budgets = false)")
     warned = " ".join(found["warnings"])
-    for said in ("no policy", "budgets are off", "audit log is off"):
+    for said in ("no policy", "budgets are off", "audit log is off", "not signed", "in memory"):
         assert said in warned
 
 

@@ -43,6 +43,11 @@ class Permissions:
     def policy(self) -> Policy:
         return self._policy.value
 
+    @property
+    def has_second_factor(self) -> bool:
+        """Whether administrative calls are possible at all."""
+        return self._second is not None
+
     def require_some(self, caller: Caller, method: str) -> None:
         """Raise PermissionDenied unless a rule allows the method for some model: before a request is read. Takes no code."""
         if not self.policy.allows_some(caller, method):

@@ -52,6 +52,7 @@ PACKAGE = "secure_infer.v1."
 HEALTH = "grpc.health.v1.Health/"
 
 
+@lru_cache(maxsize=256)
 def canonical(method: str) -> str:
     """ "KeyService/UploadKeys" of "/secure_infer.v1.KeyService/UploadKeys"; other packages keep their name."""
     return method.removeprefix("/").removeprefix(PACKAGE)
@@ -79,6 +80,7 @@ class Policy:
     def __post_init__(self) -> None:
         # Answers are remembered for this policy alone; the next one read from the file starts anew.
         object.__setattr__(self, "_decide", lru_cache(maxsize=4096)(self._decision))
+        object.__setattr__(self, "_guards", lru_cache(maxsize=256)(self._is_guarded))
 
     def roles_of(self, caller: Caller) -> frozenset[str]:
         """The roles in force: of a certificate that names one, that one; of anybody else, those granted."""
@@ -87,6 +89,10 @@ class Policy:
         return self._roles(caller.identity, caller.role)
 
     def is_administrative(self, method: str) -> bool:
+        guards: Any = self._guards  # type: ignore[attr-defined]
+        return bool(guards(method))
+
+    def _is_guarded(self, method: str) -> bool:
         return any_matches(self.administrative, canonical(method))
 
     def allows(self, caller: Caller, method: str, model: str | None = None) -> bool:
@@ -137,7 +143,7 @@ def read_policy(path: Path, administrative: tuple[str, ...] = ADMINISTRATIVE) ->
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(f"policy: {path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"policy: {path} is not TOML: {error}") from None
     try:
         return _policy(data, administrative)

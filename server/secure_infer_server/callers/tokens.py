@@ -99,7 +99,7 @@ class Tokens:
             raise Unauthenticated("token: it is for another audience than this server") from None
         except jwt.MissingRequiredClaimError as error:
             raise Unauthenticated(f"token: the claim {error.claim} is missing; expected {', '.join(_CLAIMS)}") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise Unauthenticated("token: it is malformed, or its signature does not hold") from None
         self._known.put(digest, verified)
         return verified.identity

@@ -7,20 +7,33 @@ from pathlib import Path
 
 from secure_infer import address, pem
 from secure_infer.errors import SettingsError
+from secure_infer_server.commands import drain
+from secure_infer_server.flags import CONFIG
 from secure_infer_server.mpc import roles
 from secure_infer_server.mpc.endpoint import Identity, Listening
 from secure_infer_server.mpc.roles import Role
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--listen, and --tls-cert, --tls-key and --client-ca or --insecure."""
+    """--listen, and --tls-cert, --tls-key and --client-ca or --insecure; --drain."""
     parser.add_argument(
         "--listen", required=True, metavar="HOST:PORT", help="port 0 picks a free one; the ready line says which"
     )
-    parser.add_argument("--insecure", action="store_true", help="no TLS, no roles; loopback only")
+    parser.add_argument(
+        "--insecure", action=argparse.BooleanOptionalAction, default=False, help="no TLS, no roles; loopback only"
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="F", help="certificate chain with this process's role, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="F", help="its private key, PEM")
     parser.add_argument("--client-ca", type=Path, metavar="F", help="the CA that signed everybody's certificates, PEM")
+    drain.add_option(parser)
+
+
+def add_configuration(parser: argparse.ArgumentParser, of: str) -> None:
+    """--config and --check-config. of: what the file holds, in words."""
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file of {of}; default what {CONFIG} names")
+    parser.add_argument(
+        "--check-config", action="store_true", help="load everything, say what is on and off, and serve nothing"
+    )
 
 
 def listening(options: argparse.Namespace, role: Role, whose: str) -> Listening:
@@ -38,4 +51,4 @@ def listening(options: argparse.Namespace, role: Role, whose: str) -> Listening:
     if given:
         roles.require_own(pem.certificates("--tls-cert", options.tls_cert), str(options.tls_cert), role, whose)
     host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
-    return Listening(host, port, Identity(*files) if given else None)
+    return Listening(host, port, Identity(*files) if given else None, drain.seconds(options))

@@ -9,42 +9,48 @@ import argparse
 import json
 import os
 import sys
-from contextlib import ExitStack
 
 from secure_infer.mpc import generators
-from secure_infer_server import logs
-from secure_infer_server.commands import authenticated
+from secure_infer_server import flags
+from secure_infer_server.commands import authenticated, observed
 from secure_infer_server.mpc.dealing import DealerProcess
-from secure_infer_server.mpc.metrics import DealerMetrics, MetricsServer
+from secure_infer_server.mpc.endpoint import Listening
+from secure_infer_server.mpc.metrics import DealerMetrics
 from secure_infer_server.mpc.roles import Role
+from secure_infer_server.observe.collectors import StateMetrics
+from secure_infer_server.report import Report, tls_part, unread
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("secure-infer dealer", description=__doc__)
+    parser = argparse.ArgumentParser("secure-infer dealer", description=__doc__, epilog=flags.RULE)
+    authenticated.add_configuration(parser, "these flags")
     authenticated.add_options(parser)
-    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve Prometheus metrics there, over plain HTTP")
+    observed.add_options(parser, traces=False)
     parser.add_argument(
-        "--json", action="store_true", help="the ready line is JSON anyway; accepted so that every command takes it"
+        "--json", action="store_true", help="what --check-config finds, as JSON; the ready line is JSON anyway"
     )
     return parser
 
 
 def run(arguments: list[str]) -> int:
     """Deal until SIGTERM; prints one JSON line when ready."""
-    options = _parser().parse_args(arguments)
-    process = DealerProcess(authenticated.listening(options, Role.DEALER, "for a dealer"))
-    logs.start()
-    generators.forbid()
-    process.heed_signals()  # before anybody can know that this is ready
-    with ExitStack() as stack:
-        metrics = None
-        if options.metrics is not None:
-            metrics = stack.enter_context(MetricsServer(options.metrics, DealerMetrics(process.dealer)))
+    parser = _parser()
+    options, _ = flags.options(parser, arguments, os.environ, lambda path: flags.alone(parser, path))
+    listening = authenticated.listening(options, Role.DEALER, "for a dealer")
+    if options.check_config:
+        return _check(listening, as_json=options.json)
+    process = DealerProcess(listening)
+    with observed.observed(options) as seen:
+        generators.forbid()
+        process.heed_signals()  # before anybody can know that this is ready
+        if seen.metrics is not None:
+            seen.metrics.add(StateMetrics(process.ready), DealerMetrics(process.dealer))
+            seen.metrics.ready = process.ready
         ready = {
             "event": "ready",
             "address": process.start(),
             "tls": not options.insecure,
-            "metrics": metrics and metrics.address,
+            "metrics": seen.address,
             "pid": os.getpid(),
         }
         sys.stdout.write(json.dumps(ready) + "\n")
@@ -52,3 +58,11 @@ def run(arguments: list[str]) -> int:
         process.wait()
         process.stop()
     return 0
+
+
+def _check(listening: Listening, *, as_json: bool) -> int:
+    report = Report(warnings=list(unread(flags.unread(_parser(), os.environ))))
+    where = f"at {listening.host}:{listening.port}"
+    report.look({"listening": lambda: (True, where), "tls": lambda: tls_part(listening.tls)})
+    sys.stdout.write(report.text(as_json=as_json) + "\n")
+    return report.status

@@ -17,14 +17,15 @@ from secure_infer.errors import SettingsError
 from secure_infer.mpc import generators
 from secure_infer.mpc.compiler import ERROR_EXPECTED, error_bound
 from secure_infer.mpc.program import Answers, Comparisons
-from secure_infer_server import config, logs
-from secure_infer_server.commands import authenticated, per_model
+from secure_infer_server import config, flags
+from secure_infer_server.commands import authenticated, observed, per_model, reloading
 from secure_infer_server.guarded import GuardedGate
-from secure_infer_server.mpc import roles
+from secure_infer_server.mpc import checks, roles
 from secure_infer_server.mpc.endpoint import Listening
-from secure_infer_server.mpc.metrics import MetricsServer, StoreMetrics
+from secure_infer_server.mpc.metrics import StoreMetrics
 from secure_infer_server.mpc.models import PartyPolicy
 from secure_infer_server.mpc.process import PartyProcess, PartySettings
+from secure_infer_server.observe.collectors import AuditMetrics, StateMetrics
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ _KINDS = {"answers": str, "comparisons": str, "error": float}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("secure-infer party", description=__doc__)
-    parser.add_argument("--config", metavar="FILE", help="TOML file of these flags, callers, budgets and audit")
+    parser = argparse.ArgumentParser("secure-infer party", description=__doc__, epilog=flags.RULE)
+    authenticated.add_configuration(parser, "these flags, callers, budgets and audit")
     parser.add_argument("--id", type=int, choices=[0, 1], required=True, help="which of the two parties this is")
     parser.add_argument(
         "--models",
@@ -79,16 +80,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store-memory", type=int, default=256, metavar="MIB", help="memory for correlations held ahead (256)"
     )
-    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve Prometheus metrics there, without TLS")
+    reloading.add_options(parser)
+    observed.add_options(parser, traces=False)
     parser.add_argument(
-        "--json", action="store_true", help="the ready line is JSON anyway; accepted so that every command takes it"
+        "--json", action="store_true", help="what --check-config finds, as JSON; the ready line is JSON anyway"
     )
     return parser
 
 
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM; prints one JSON line when ready."""
-    options, configuration = config.options(_parser(), arguments, {}, _KINDS)
+    options, configuration = config.options(_parser(), arguments, os.environ, _KINDS, config.PARTY_SECTIONS)
     policy, policies = per_model.policies(options, PartyPolicy(), _POLICY)
     settings = PartySettings(
         party=options.id,
@@ -100,19 +102,24 @@ def run(arguments: list[str]) -> int:
         policies=policies,
         lanes=options.lanes,
         store_bytes=max(1, options.store_memory) << 20,
+        reload=reloading.settings(options),
     )
     _require_two_ports(options.peer, settings.listening)
-    logs.start()
-    generators.forbid()
-    gate: GuardedGate | None = None
-    if configuration is not None:
-        configuration.require_decided(settings.listening.host)
-        gate = GuardedGate(configuration.guards) if configuration.guards.any else None
-    try:
-        return _serve(settings, gate, options.metrics)
-    finally:
-        if gate is not None:
-            gate.close()
+    if options.check_config:
+        report = checks.check(settings, configuration, flags.unread(_parser(), os.environ), options.metrics)
+        sys.stdout.write(report.text(as_json=options.json) + "\n")
+        return report.status
+    with observed.observed(options) as seen:
+        generators.forbid()
+        gate: GuardedGate | None = None
+        if configuration is not None:
+            configuration.require_decided(settings.listening.host)
+            gate = GuardedGate(configuration.guards) if configuration.guards.any else None
+        try:
+            return _serve(settings, gate, seen)
+        finally:
+            if gate is not None:
+                gate.close()
 
 
 def _require_two_ports(peer: str, listening: Listening) -> None:
@@ -123,12 +130,16 @@ def _require_two_ports(peer: str, listening: Listening) -> None:
         )
 
 
-def _serve(settings: PartySettings, gate: GuardedGate | None, metrics_at: str | None) -> int:
-    process = PartyProcess(settings, gate)
+def _serve(settings: PartySettings, gate: GuardedGate | None, seen: observed.Observed) -> int:
+    process = PartyProcess(settings, gate, seen.observers, None if gate is None else gate.books)
     if gate is not None:
         gate.start()
     process.heed_signals()  # before anybody can know that this is ready
-    metrics = None if metrics_at is None else MetricsServer(metrics_at, StoreMetrics(process.stores))
+    if seen.metrics is not None:
+        seen.metrics.add(StateMetrics(process.ready), StoreMetrics(process.stores))
+        if gate is not None:
+            seen.metrics.add(AuditMetrics(gate.audit_lag))
+        seen.metrics.ready = process.ready
     address, peer = process.start()
     for name, reason in process.models.rejected.items():
         log.error("model %s is not served: %s", name, reason)
@@ -137,7 +148,7 @@ def _serve(settings: PartySettings, gate: GuardedGate | None, metrics_at: str | 
         "party": settings.party,
         "address": address,
         "peer": peer,
-        "metrics": None if metrics is None else metrics.address,
+        "metrics": seen.address,
         "tls": settings.listening.identity is not None,
         "models": process.models.names(),
         "programs": {name: process.models.get(name).settings for name in process.models.names()},
@@ -148,6 +159,4 @@ def _serve(settings: PartySettings, gate: GuardedGate | None, metrics_at: str | 
     sys.stdout.flush()
     process.wait()
     process.stop()
-    if metrics is not None:
-        metrics.close()
     return 0

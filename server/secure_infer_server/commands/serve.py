@@ -8,32 +8,35 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from secure_infer import address
 from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
-from secure_infer_server import check, config, logs
+from secure_infer_server import check, config, flags
 from secure_infer_server.app import App
 from secure_infer_server.callers import transport
-from secure_infer_server.commands import per_model
+from secure_infer_server.commands import drain, observed, per_model, reloading
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardedGate
 from secure_infer_server.keys.settings import VARIABLE, KeySettings
-from secure_infer_server.settings import Policy, Settings, Tls
+from secure_infer_server.observe.collectors import AuditMetrics, StateMetrics
+from secure_infer_server.observe.endpoint import MetricsServer
+from secure_infer_server.observe.server import KeyMetrics, ModelMetrics, WorkerMetrics
+from secure_infer_server.settings import Policy, Settings
+from secure_infer_server.tls import Tls
 from secure_infer_server.workers.settings import WorkerSettings, usual_count
 
 log = logging.getLogger(__name__)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("secure-infer serve", description=__doc__)
+    parser = argparse.ArgumentParser("secure-infer serve", description=__doc__, epilog=flags.RULE)
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help=f"TOML file of these flags, callers, budgets and audit; default what {config.VARIABLE} names",
+        help=f"TOML file of these flags, keys, callers, budgets and audit; default what {config.VARIABLE} names",
     )
     parser.add_argument(
         "--check-config", action="store_true", help="load everything, say what is on and off, and serve nothing"
@@ -118,6 +121,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL-FILE",
         help=f"keep them in the Redis whose URL the file holds, or {VARIABLE}; for several servers behind one name",
     )
+    drain.add_option(parser)
+    reloading.add_options(parser)
+    observed.add_options(parser)
+    parser.add_argument(
+        "--reflection",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="tell callers which services there are (gRPC server reflection)",
+    )
+    parser.add_argument(
+        "--open-inference",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also speak the Open Inference Protocol (KServe's and Triton's), for encrypted queries",
+    )
     parser.add_argument(
         "--plaintext-baseline",
         action=argparse.BooleanOptionalAction,
@@ -138,13 +156,14 @@ _POLICY = {
 }
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace, configuration: Configuration | None = None) -> Settings:
     if (options.tls_cert is None) != (options.tls_key is None):
         raise SettingsError("--tls-cert and --tls-key go together; one is missing")
     if options.client_ca is not None and options.tls_cert is None:
         raise SettingsError("--client-ca needs --tls-cert and --tls-key")
     host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
     policy, policies = per_model.policies(options, Policy(), _POLICY)
+    keys = KeySettings() if configuration is None else configuration.keys
     tls = None if options.tls_cert is None else Tls(options.tls_cert, options.tls_key, options.client_ca)
     return Settings(
         models=options.models,
@@ -155,8 +174,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         policy=policy,
         policies=policies,
         plaintext_baseline=options.plaintext_baseline,
+        open_inference=options.open_inference,
+        reflection=options.reflection,
         key_bytes=options.key_memory << 20,
-        keys=KeySettings(options.keys_directory, options.keys_redis),
+        keys=keys.at(options.keys_directory, options.keys_redis),
+        drain=drain.seconds(options),
+        reload=reloading.settings(options),
         blinds_per_key=max(0, options.blinds_per_key),
         batches=max(0, options.batches),
         batch_bytes=max(0, options.batch_memory) << 20,
@@ -164,44 +187,48 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _check(settings: Settings, configuration: Configuration | None, *, as_json: bool) -> int:
-    report = check.check(settings, configuration)
-    found = json.dumps({"ok": not report.errors, **asdict(report)}) if as_json else "\n".join(report.lines())
-    sys.stdout.write(found + "\n")
-    return 2 if report.errors else 0
-
-
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM; prints one JSON line when ready."""
     options, configuration = config.options(_parser(), arguments, os.environ)
-    settings = _settings(options)
+    settings = _settings(options, configuration)
     if options.check_config:
-        return _check(settings, configuration, as_json=options.json)
-    logs.start()
-    check.require_sound(settings, configuration)
-    gate: GuardedGate | None = None
-    if configuration is not None and configuration.guards.any:
-        gate = GuardedGate(configuration.guards)
-    try:
-        return _serve(settings, configuration, gate)
-    finally:
-        if gate is not None:
-            gate.close()
+        report = check.check(settings, configuration, _unread(), options.metrics)
+        sys.stdout.write(report.text(as_json=options.json) + "\n")
+        return report.status
+    with observed.observed(options) as seen:
+        check.require_sound(settings, configuration)
+        gate: GuardedGate | None = None
+        if configuration is not None and configuration.guards.any:
+            gate = GuardedGate(configuration.guards)
+        try:
+            return _serve(settings, configuration, gate, seen)
+        finally:
+            if gate is not None:
+                gate.close()
 
 
-def _serve(settings: Settings, configuration: Configuration | None, gate: GuardedGate | None) -> int:
-    app = App(settings, gate)
+def _unread() -> list[str]:
+    return flags.unread(_parser(), os.environ, VARIABLE)
+
+
+def _serve(
+    settings: Settings, configuration: Configuration | None, gate: GuardedGate | None, seen: observed.Observed
+) -> int:
+    app = App(settings, gate, seen.observers, books=None if gate is None else gate.books)
+    if seen.metrics is not None:
+        _tell(app, gate, seen.metrics)
     app.heed_signals()  # before anybody can know that this is ready
     if gate is not None:
         gate.start()
     listening = app.start()
     for name, reason in app.registry.rejected.items():
         log.error("model %s is not served: %s", name, reason)
-    _warn(settings, configuration, listening)
+    _warn(settings, configuration, listening, seen.address)
     ready = {
         "event": "ready",
         "address": listening,
         "tls": settings.tls is not None,
+        "metrics": seen.address,
         "models": app.registry.names(),
         "without_plan": {name: app.registry.get(name).no_plan_reason for name in app.registry.without_plan()},
         "rejected": app.registry.rejected,
@@ -213,10 +240,20 @@ def _serve(settings: Settings, configuration: Configuration | None, gate: Guarde
     return 0
 
 
-def _warn(settings: Settings, configuration: Configuration | None, listening: str) -> None:
+def _tell(app: App, gate: GuardedGate | None, metrics: MetricsServer) -> None:
+    """What is known of this server, for whoever reads its metrics."""
+    front = app.front
+    metrics.add(StateMetrics(lambda: app.ready), ModelMetrics(app.registry))
+    metrics.add(WorkerMetrics(front.pool, front.lane), KeyMetrics(front.clients.vault))
+    if gate is not None:
+        metrics.add(AuditMetrics(gate.audit_lag))
+    metrics.live, metrics.ready = app.alive, lambda: app.ready
+
+
+def _warn(settings: Settings, configuration: Configuration | None, listening: str, metrics: str | None) -> None:
     """Into the log; a server without a configuration on loopback is for trying out and says nothing."""
     if configuration is not None or not is_loopback(settings.host):
-        for text in check.warnings(settings, configuration):
+        for text in check.warnings(settings, configuration, _unread(), metrics):
             log.warning("%s", text)
     if settings.tls is not None:
         host, port = address.parse(listening, "address")

@@ -55,8 +55,8 @@ class Backend(Protocol):
     def delete(self, name: KeyName) -> bool:
         """Drop a key and its upload; whether there was either."""
 
-    def held(self, owner: str) -> list[HeldKey]:
-        """An identity's keys, least recently used first."""
+    def held(self, owner: str | None) -> list[HeldKey]:
+        """An identity's keys, or everybody's; least recently used first."""
 
     def pending(self, owner: str) -> list[KeyName]:
         """What an identity is uploading."""

@@ -175,8 +175,10 @@ class DiskBackend:
             gone += [self._rows.drop_upload(upload)] if upload else []
             return bool(gone)
 
-    def held(self, owner: str) -> list[HeldKey]:
+    def held(self, owner: str | None) -> list[HeldKey]:
         with self._rows.reading():
+            if owner is None:
+                return self._rows.keys("WHERE used > ? ORDER BY used", self._rows.expired)
             return self._rows.keys("WHERE owner = ? AND used > ? ORDER BY used", owner, self._rows.expired)
 
     def pending(self, owner: str) -> list[KeyName]:

@@ -130,10 +130,10 @@ class MemoryBackend:
             upload, key = self._uploads.pop(name, None), self._keys.pop(name, None)
             return upload is not None or key is not None
 
-    def held(self, owner: str) -> list[HeldKey]:
+    def held(self, owner: str | None) -> list[HeldKey]:
         with self._lock:
             self._expire()
-            return [key for key, _ in self._keys.values() if key.name.owner == owner]
+            return [key for key, _ in self._keys.values() if owner in (None, key.name.owner)]
 
     def pending(self, owner: str) -> list[KeyName]:
         with self._lock:

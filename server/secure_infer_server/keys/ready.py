@@ -69,3 +69,8 @@ class ReadyKeys(Generic[Ready]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return self._size

@@ -213,9 +213,9 @@ class RedisBackend:
 
         return self._rows.changing(decide)
 
-    def held(self, owner: str) -> list[HeldKey]:
+    def held(self, owner: str | None) -> list[HeldKey]:
         with self._rows.catalogued():
-            return [key for key in self._rows.owned(self._client, owner) if self._is_alive(key)]
+            return [key for key in self._every(owner) if self._is_alive(key)]
 
     def pending(self, owner: str) -> list[KeyName]:
         return [upload.name for upload in self._fresh() if upload.name.owner == owner]
@@ -236,9 +236,7 @@ class RedisBackend:
 
     def usage(self, owner: str | None = None) -> Usage:
         with self._rows.catalogued():
-            rows = self._rows
-            every = rows.used_until(self._client, "+inf") if owner is None else rows.owned(self._client, owner)
-            sizes = [key.size for key in every if self._is_alive(key)]
+            sizes = [key.size for key in self._every(owner) if self._is_alive(key)]
         uploads = [upload.size for upload in self._fresh() if owner in (None, upload.name.owner)]
         return Usage(len(sizes), sum(sizes), len(uploads), sum(uploads))
 
@@ -246,6 +244,11 @@ class RedisBackend:
         self._client.close()
 
     # What is past its time is as if it were gone.
+
+    def _every(self, owner: str | None) -> list[HeldKey]:
+        if owner is None:
+            return self._rows.used_until(self._client, "+inf")
+        return self._rows.owned(self._client, owner)
 
     def _is_alive(self, key: HeldKey) -> bool:
         return key.used > self._clock() - self._limits.expiry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from secure_infer.errors import SettingsError
@@ -14,8 +14,8 @@ from secure_infer_server.keys.memory import MemoryBackend
 from secure_infer_server.keys.redis_backend import RedisBackend
 from secure_infer_server.keys.redis_rows import RedisSettings
 
-VARIABLE = "SECURE_INFER_KEYS_REDIS"
-"""Holds Redis' URL, where neither a directory nor a file with the URL is named."""
+VARIABLE = "SECURE_INFER_KEYS_REDIS_URL"
+"""Holds Redis' URL, where neither a directory nor a file with the URL is named. No flag: a URL may hold a password."""
 _LEAST_SHARE = 128 << 20
 _ANY_NUMBER = 1 << 20
 
@@ -40,6 +40,14 @@ class KeySettings:
     def __post_init__(self) -> None:
         if self.directory is not None and self.redis is not None:
             raise SettingsError("keys are kept in a directory or in Redis; give one of them")
+        for each in fields(KeyLimits):
+            value = getattr(self, each.name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"key store: {each.name} has to be positive, got {value}")
+
+    def at(self, directory: Path | None, redis: Path | None) -> KeySettings:
+        """The same at the place that flags name; theirs where they name one. Raises SettingsError where they name two."""
+        return self if directory is None and redis is None else replace(self, directory=directory, redis=redis)
 
     def limits(self, memory: int, *, told_apart: bool, in_memory: bool) -> KeyLimits:
         """memory: bytes for keys in memory. told_apart: whether callers are; else all of them are one owner."""
@@ -59,6 +67,11 @@ class KeySettings:
         if self.directory is not None:
             return f"on disk in {self.directory}"
         return "in Redis" if self.redis is not None or environment.get(VARIABLE) else "in memory, gone with the process"
+
+    def require_readable(self) -> None:
+        """Raise SettingsError where the file with Redis' URL cannot be read. Nothing is asked of Redis."""
+        if self.redis is not None:
+            _read(self.redis)
 
     def open(self, memory: int, environment: Mapping[str, str], *, told_apart: bool) -> Backend:
         """Raises SettingsError for a place that cannot be used, ServerUnavailable when Redis is away, MissingExtra."""

@@ -128,6 +128,11 @@ class KeyVault(Generic[Ready]):
 
     # Keys.
 
+    @property
+    def in_memory(self) -> tuple[int, int]:
+        """How many keys are ready for evaluation, and their bytes."""
+        return len(self._ready), self._ready.size
+
     def ready(self, owner: str, plan: Plan, digest: bytes) -> Ready | None:
         """The key, when it is in memory and known to be held; waits for nothing. None: ask `lookup`."""
         found = self._ready.get(KeyName(owner, bytes.fromhex(plan.digest), digest))
@@ -185,8 +190,8 @@ class KeyVault(Generic[Ready]):
                 if not waiting[0]:
                     del self._locks[name]
 
-    def held(self, owner: str) -> list[HeldKey]:
-        """An identity's keys, least recently used first."""
+    def held(self, owner: str | None) -> list[HeldKey]:
+        """An identity's keys, or everybody's; least recently used first."""
         return self.backend.held(owner)
 
     def delete(self, owner: str, keys: Iterable[tuple[bytes, bytes]] | None = None) -> int:

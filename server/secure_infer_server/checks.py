@@ -1,0 +1,126 @@
+"""What `--check-config` says of the parts that servers and parties share: TLS, callers, budgets, audit.
+
+Everything is read and nothing is written, so that a process may be running with the same files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from secure_infer import address as addresses
+from secure_infer.address import is_loopback
+from secure_infer.errors import SettingsError
+from secure_infer_server.audit.settings import AuditSettings
+from secure_infer_server.audit.signing import Signer
+from secure_infer_server.budgets import Allowance
+from secure_infer_server.budgets.ledger import Ledger
+from secure_infer_server.callers import transport
+from secure_infer_server.callers.authenticator import Authenticator
+from secure_infer_server.callers.permissions import Permissions
+from secure_infer_server.config import Configuration
+from secure_infer_server.guarded import CallerSettings, GuardSettings
+from secure_infer_server.models.signatures import Signers
+from secure_infer_server.report import Part
+from secure_infer_server.tls import Tls
+
+
+def exposure(host: str, tls: Tls | None, guards: GuardSettings) -> Iterator[str]:
+    """Warnings of what holds together, and yet is seldom meant where others can connect."""
+    remote, callers, audit = not is_loopback(host), guards.callers, guards.audit
+    if tls is None:
+        yield "callers are anonymous: without TLS nothing tells them apart"
+    elif callers is None and tls.client_ca is None:
+        yield "callers are anonymous: give client_ca, or [callers] with issuers of tokens"
+    if remote and (callers is None or callers.permissions is None):
+        yield "no policy: whoever can connect may ask any model; name the rules' file in [callers]"
+    if remote and guards.budgets is None:
+        yield "budgets are off: about as many answers as a linear head has features give it away"
+    if remote and audit is None:
+        yield "the audit log is off: nothing says afterwards who asked what"
+    if audit is not None and audit.key_file.resolve().is_relative_to(audit.directory.resolve()):
+        yield f"the audit key {audit.key_file} is in the log's directory: who can rewrite the log can sign it; keep it elsewhere"
+    if tls is not None and os.environ.get(transport.VARIABLE) != transport.SUITE:
+        yield f"TLS 1.2 is taken as well: {transport.VARIABLE} is set to something else; unset it"
+
+
+def guarding(configuration: Configuration | None) -> dict[str, Callable[[], Part]]:
+    """The parts that every gate is made of."""
+    guards = GuardSettings() if configuration is None else configuration.guards
+    return {
+        "callers": lambda: callers_part(guards.callers),
+        "budgets": lambda: _budgets(guards, declined=configuration is not None and configuration.declined),
+        "audit": lambda: _audit(guards.audit),
+    }
+
+
+def signatures_part(signers: Path | None) -> Part:
+    if signers is None:
+        return False, "any model file in the directory is served"
+    Signers.of(signers)
+    return True, f"models that a key of {signers} signed"
+
+
+def metrics_part(address: str | None) -> Part:
+    return (
+        (False, "no figures, no probes") if address is None else (True, f"http://{address}/metrics, /live and /ready")
+    )
+
+
+def watching(host: str, signers: Path | None, metrics: str | None) -> Iterator[str]:
+    """Warnings of models that nobody vouches for, and of figures that nobody can see, or everybody."""
+    remote = not is_loopback(host)
+    if remote and signers is None:
+        yield "models are not signed: whoever can write to their directory decides what is served; give model_signers"
+    if remote and metrics is None:
+        yield "metrics are off: nobody is told when something is wrong; give metrics"
+    if metrics is not None and not is_loopback(addresses.parse(metrics, "--metrics")[0]):
+        yield f"metrics are plain HTTP at {metrics}: whoever can connect there reads them"
+
+
+def callers_part(callers: CallerSettings | None) -> Part:
+    if callers is None:
+        return False, "everybody may call"
+    Authenticator(callers.authenticator)
+    said = ["certificates", *(f"tokens of {issuer.name}" for issuer in callers.authenticator.issuers)]
+    if callers.permissions is None:
+        return True, f"{', '.join(said)}; no policy"
+    rules = len(Permissions(callers.permissions).policy.rules)
+    second = "with" if callers.permissions.second_factor else "no administrative calls: without"
+    return True, f"{', '.join(said)}; {rules} rules in {callers.permissions.policy}; {second} a second factor"
+
+
+def _budgets(guards: GuardSettings, *, declined: bool) -> Part:
+    budgets = guards.budgets
+    if budgets is None:
+        return False, "any number of queries" + (" (budgets = false)" if declined else "")
+    require_writable("budgets", budgets.path.parent)
+    if budgets.path.exists():
+        Ledger(budgets.path).close()
+    named = [f"{name}: {_limits(each)}" for name, each in sorted(budgets.models.items())]
+    return True, "; ".join([f"records of a caller for a model: {_limits(budgets.allowance)}", *named])
+
+
+def _limits(allowance: Allowance) -> str:
+    said = [(allowance.total, "in all"), (allowance.daily, "a day")]
+    return " and ".join(f"{records} {word}" for records, word in said if records is not None) or "no limit"
+
+
+def _audit(audit: AuditSettings | None) -> Part:
+    if audit is None:
+        return False, "nothing is written down"
+    if audit.directory.exists():
+        require_writable("audit log", audit.directory)
+    if audit.key_file.exists():
+        Signer.of(audit.key_file)
+        return True, f"{audit.directory}, signed by {audit.key_file}"
+    if audit.key is not None:
+        require_writable("audit key", audit.key_file.parent)
+    return True, f"{audit.directory}; {audit.key_file} is made at the first start"
+
+
+def require_writable(what: str, directory: Path) -> None:
+    """Raises SettingsError."""
+    if not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
+        raise SettingsError(f"{what}: {directory} is not a directory that this user can write to")

@@ -1,0 +1,60 @@
+"""What a party's configuration switches on, leaves off, and gets wrong: `party --check-config`, without serving.
+
+Models are loaded and compiled; nobody is connected to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from secure_infer import address as addresses
+from secure_infer_server import checks
+from secure_infer_server.config import Configuration
+from secure_infer_server.guarded import GuardSettings
+from secure_infer_server.mpc.models import PartyModels
+from secure_infer_server.mpc.process import PartySettings
+from secure_infer_server.report import Part, Report, tls_part
+from secure_infer_server.report import unread as unread_warnings
+
+
+def check(
+    settings: PartySettings, configuration: Configuration | None, unread: Iterable[str] = (), metrics: str | None = None
+) -> Report:
+    """Loads everything. unread: environment variables that no flag reads. metrics: where they are served."""
+    listening = settings.listening
+    guards = GuardSettings() if configuration is None else configuration.guards
+    signers = settings.reload.signers
+    report = Report(
+        warnings=[
+            *checks.exposure(listening.host, listening.tls, guards),
+            *checks.watching(listening.host, signers, metrics),
+            *unread_warnings(unread),
+        ]
+    )
+    report.look(
+        {
+            "models": lambda: _models(settings, guards, report),
+            "tls": lambda: tls_part(listening.tls),
+            "links": lambda: _links(settings),
+            **checks.guarding(configuration),
+            "signatures": lambda: checks.signatures_part(signers),
+            "metrics": lambda: checks.metrics_part(metrics),
+        }
+    )
+    if configuration is not None:
+        report.require(lambda: configuration.require_decided(listening.host))
+    return report
+
+
+def _models(settings: PartySettings, guards: GuardSettings, report: Report) -> Part:
+    models = PartyModels.load(settings.models, settings.party, settings.policy, settings.policies, settings.reload)
+    report.warnings += [f"model {name} is not served: {why}" for name, why in models.rejected.items()]
+    guards.require_fit(models.names())
+    return True, f"{', '.join(models.names())} at {settings.listening.host}:{settings.listening.port}"
+
+
+def _links(settings: PartySettings) -> Part:
+    for flag, value in (("--peer", settings.peer), ("--dealer", settings.dealer)):
+        addresses.parse(value, flag)
+    verb = "awaits party 1" if settings.party == 0 else "finds party 0"
+    return True, f"{verb} at {settings.peer}, its dealer at {settings.dealer}"

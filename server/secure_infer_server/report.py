@@ -1,0 +1,72 @@
+"""A report of `--check-config`: what is on, what is off, what is seldom meant, what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from secure_infer.errors import SecureInferError, SettingsError
+from secure_infer_server.callers.credentials import server_credentials
+from secure_infer_server.tls import Tls
+
+Part = tuple[bool, str]
+"""Whether it is on, and how, in words."""
+
+
+@dataclass
+class Report:
+    """Lines by part; errors are what the process would not start with."""
+
+    on: dict[str, str] = field(default_factory=dict)
+    off: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def look(self, parts: Mapping[str, Callable[[], Part]]) -> None:
+        """Put each part where it belongs; what it raises is an error."""
+        for name, part in parts.items():
+            try:
+                on, text = part()
+            except SecureInferError as error:
+                self.errors.append(error.message)
+            else:
+                (self.on if on else self.off)[name] = text
+
+    def require(self, sound: Callable[[], None]) -> None:
+        """What it raises is an error."""
+        try:
+            sound()
+        except SettingsError as error:
+            self.errors.append(error.message)
+
+    def lines(self) -> Iterator[str]:
+        """As read by people."""
+        for word, parts in (("on ", self.on), ("off", self.off)):
+            yield from (f"{word}      {name}: {text}" for name, text in parts.items())
+        for word, texts in (("warning", self.warnings), ("error  ", self.errors)):
+            yield from (f"{word}  {text}" for text in texts)
+
+    def text(self, *, as_json: bool) -> str:
+        """What the command prints."""
+        return json.dumps({"ok": not self.errors, **asdict(self)}) if as_json else "\n".join(self.lines())
+
+    @property
+    def status(self) -> int:
+        """The command's exit status."""
+        return 2 if self.errors else 0
+
+
+def unread(variables: Iterable[str]) -> Iterator[str]:
+    """Warnings of environment variables that nothing reads."""
+    return (f"{name} is set, and no flag reads it: misspelt, or meant for another command?" for name in variables)
+
+
+def tls_part(tls: Tls | None) -> Part:
+    if tls is None:
+        return False, "plaintext, on loopback alone"
+    server_credentials(tls.certificate, tls.key, tls.client_ca)
+    return (
+        True,
+        f"{tls.certificate}, {'of clients that a CA signed' if tls.client_ca else 'without client certificates'}",
+    )
