@@ -25,10 +25,14 @@ def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tupl
     key_data, chain_data = _read(what_key, key), _read(what_chain, chain)
     leaf = _chain(what_chain, chain, chain_data)[0]
     try:
+        certified = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise SettingsError(f"{what_chain}: {_name(chain)} certifies a key of a kind that is not known") from None
+    try:
         public = load_pem_private_key(key_data, password=None).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsError(f"{what_key}: {_name(key)} is not an unencrypted private key in PEM") from None
-    if public != leaf.public_key():
+    if public != certified:
         raise SettingsError(f"{what_key}: {_name(key)} does not belong to the certificate of {what_chain}")
     return key_data, chain_data
 
@@ -36,7 +40,7 @@ def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tupl
 def _chain(what: str, source: Source, data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise SettingsError(f"{what}: {_name(source)} holds no certificate in PEM") from None
 
 

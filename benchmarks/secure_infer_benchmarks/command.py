@@ -13,7 +13,17 @@ from typing import Any
 
 from secure_infer import models
 from secure_infer.heads import Head
-from secure_infer_benchmarks import batches, deidentification, engine, sharing, sharing_table
+from secure_infer_benchmarks import (
+    batches,
+    deidentification,
+    engine,
+    extraction,
+    gate,
+    sharing,
+    sharing_table,
+    start,
+    throughput,
+)
 from secure_infer_benchmarks import peers as others
 from secure_infer_benchmarks.linear import Settings, measure, unit_norm_head
 
@@ -26,7 +36,9 @@ def run(arguments: list[str]) -> int:
         choices=SUITES,
         default="linear",
         help="linear: queries through a server, beside plaintext; engine: every plan by itself; batch: many records; "
-        "peers: other software on the same heads; mpc: two parties, beside stock CrypTen; deidentify: what is removed",
+        "peers: other software on the same heads; mpc: two parties, beside stock CrypTen; "
+        "start: new processes, with and without a key ring; throughput: one worker and two; gate: callers, budgets and audit "
+        "beside an open server; extraction: stolen models, by policy; deidentify: what is removed",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON there")
@@ -81,12 +93,41 @@ def mpc(quick: bool) -> tuple[dict[str, Any], str]:
     return report, sharing_table.table(report)
 
 
+def first_calls(quick: bool) -> tuple[dict[str, Any], str]:
+    """What a new process takes to its first answer, by key ring: the report and its table."""
+    report = {"machine": machine()} | start.report(quick)
+    return report, start.table(report)
+
+
+def workers(quick: bool) -> tuple[dict[str, Any], str]:
+    """What a server answers a second, by number of workers: the report and its table."""
+    settings = throughput.Settings(seconds=1.0, rounds=2) if quick else throughput.Settings()
+    report = {"machine": machine()} | throughput.measure(settings)
+    return report, throughput.table(report)
+
+
+def guarded(quick: bool) -> tuple[dict[str, Any], str]:
+    """What the gate adds to the cheapest query: the report and its table."""
+    report = {"machine": machine()} | gate.measure(gate.QUICK if quick else gate.Settings())
+    return report, gate.table(report)
+
+
+def stolen(quick: bool) -> tuple[dict[str, Any], str]:
+    """How well a stolen model agrees with the real one, by queries and policy: the report and its table."""
+    report = {"machine": machine()} | extraction.run(extraction.QUICK if quick else extraction.Options())
+    return report, extraction.table(report)
+
+
 SUITES = {
     "linear": linear,
     "engine": encrypted,
     "batch": batch,
     "peers": peers,
     "mpc": mpc,
+    "start": first_calls,
+    "throughput": workers,
+    "gate": guarded,
+    "extraction": stolen,
     "deidentify": deidentify,
 }
 

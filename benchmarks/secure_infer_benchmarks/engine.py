@@ -33,7 +33,8 @@ from secure_infer_client.keys import SecretKey
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane
 from secure_infer_server.keys.vault import load_client_keys
-from secure_infer_server.registry import Offered, Registry, ServedModel
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import Offered, ServedModel
 from secure_infer_server.settings import Policy
 
 Floats = NDArray[np.float64]

@@ -20,10 +20,7 @@ the figures are lower bounds on what leaks.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -224,18 +221,4 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Prints the table, or one JSON object."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small budgets only")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    chosen = parser.parse_args(arguments)
-    report = run(QUICK if chosen.quick else Options())
-    sys.stdout.write(json.dumps(report) + "\n" if chosen.json else table(report))
-    return 0
-
-
 QUICK = Options(queries=(50, 200, 385), held_out=300)
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

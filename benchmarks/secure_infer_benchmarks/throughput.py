@@ -59,13 +59,13 @@ class Replay:
             raise InternalFault("throughput: expected a plan for single queries")
         self.plan: QueryPlan = plan
         self._channel = grpc.insecure_channel(address)
-        self._infer = self._channel.unary_unary(INFER)
-        self._head = head
+        self.infer = self._channel.unary_unary(INFER)
         self._x = inputs(head.features, settings.requests)
+        self._expected = head.evaluate(self._x)
         self._keys = [SecretKey(plan.parameters) for _ in range(settings.sessions)]
         for key in self._keys:
             self._upload(key)
-        self._requests = [self._request(number) for number in range(settings.requests)]
+        self.requests = [self._request(number) for number in range(settings.requests)]
 
     def _upload(self, key: SecretKey) -> None:
         data = key.upload(self.plan)
@@ -96,14 +96,15 @@ class Replay:
 
     def check(self) -> float:
         """The largest error of a logit over all requests."""
-        worst = 0.0
-        for number, request in enumerate(self._requests):
-            response = inference_pb2.InferResponse.FromString(self._infer(request, timeout=60))
-            (answer,) = response.answers.answers
-            found = read_answer(self.plan, self._key(number).rows(self.plan), answer.products)
-            expected = self._head.evaluate(self._x[number : number + 1])[0]
-            worst = max(worst, float(np.abs(found - expected).max()))
-        return worst
+        found = (self.infer(request, timeout=60) for request in self.requests)
+        return max(self.error(number, answer) for number, answer in enumerate(found))
+
+    def error(self, number: int, answer: bytes) -> float:
+        """The largest error of a logit in an answer to the request of that number, counted on beyond the last."""
+        number %= len(self.requests)
+        (answered,) = inference_pb2.InferResponse.FromString(answer).answers.answers
+        found = read_answer(self.plan, self._key(number).rows(self.plan), answered.products)
+        return float(np.abs(found - self._expected[number]).max())
 
     def rate(self, callers: int, seconds: float) -> tuple[float, list[float]]:
         """Answers a second with so many requests under way, and milliseconds of each call."""
@@ -113,7 +114,7 @@ class Replay:
         def call(first: int) -> None:
             number = first
             while (before := perf_counter()) - started < seconds:
-                self._infer(self._requests[number % len(self._requests)], timeout=60)
+                self.infer(self.requests[number % len(self.requests)], timeout=60)
                 times.append(1e3 * (perf_counter() - before))
                 number += callers
 
@@ -169,3 +170,18 @@ def measure(settings: Settings, head: Head | None = None) -> dict[str, Any]:
             for count, found in rates.items()
         },
     }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as text."""
+    lines = [
+        f"{report['head']}: {report['plan']}, {report['callers']} calls at once, {report['bytes_up']:,} bytes up, "
+        f"{report['bytes_down']:,} down"
+    ]
+    for workers, found in report["by_workers"].items():
+        lines.append(
+            f"  {workers:>2} workers {found['answers_a_second']:>8.1f} answers a second  {found['ratio']:.2f} x  "
+            f"{found['call_ms']:.1f} ms a call"
+        )
+    lines.append(f"  logit error {report['max_logit_error']:.1e} at most, bound {report['error_bound']:.1e}")
+    return "\n".join(lines) + "\n"

@@ -131,9 +131,10 @@ class Need:
     @staticmethod
     def from_dict(entry: Any) -> Need:
         """Raises MalformedRequest for anything but a known kind with its sizes, each from 1 to MAX_WORDS (tensors from 0)."""
-        if not isinstance(entry, dict) or entry.get("kind") not in KINDS:
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        if not isinstance(kind, str) or kind not in KINDS:
             raise MalformedRequest(f"correlations: expected one of {', '.join(sorted(KINDS))}")
-        cls = KINDS[entry["kind"]]
+        cls = KINDS[kind]
         names = [field.name for field in fields(cls)]
         sizes = {name: value for name, value in entry.items() if name != "kind"}
         if sorted(sizes) != sorted(names):

@@ -47,6 +47,9 @@ class Evaluator:
         self._clear = [Matrix(t.weight) for t in tensors] if program.weights is Weights.REPLICATED else []
         self._opened: dict[bytes, tuple[_Opened, ...]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Evaluator, (self.program, self._tensors, self.party)  # what was opened is this process's own
+
     @property
     def mask_shapes(self) -> dict[int, tuple[int, int]]:
         """Shapes (inputs, outputs) of the fixed masks that shared weights take."""

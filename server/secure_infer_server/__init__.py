@@ -7,5 +7,6 @@ batches    many records at once           workers    evaluation in processes of 
 front      where a request is evaluated   gate       what every call passes
 rpc        calls on an event loop         servicer   models and queries, in and out
 clients    their keys, for evaluation     app        ports, credentials, health, shutdown
-process    a port bound, an end heeded
+process    a port bound, an end heeded    listener   a server that is replaced where gRPC ends it
+messages   bytes that are no message    aioserver  gRPC's server, where no caller can end it
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Container
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from secure_infer.errors import InternalFault, SecureInferError
 from secure_infer_server.audit.event import Event
 from secure_infer_server.audit.log import AuditLog
-from secure_infer_server.budgets import Charge, fingerprint
+from secure_infer_server.budgets import Budgets, Charge
 from secure_infer_server.callers.policy import canonical
 from secure_infer_server.gate import NOTHING, Ask
 
@@ -26,19 +26,17 @@ _DIGEST_BYTES = 32
 
 
 class Records:
-    """Writes entries. audit None: none. served: digests of the models that are served, by name."""
+    """Writes entries. audit None: none. served: names of the models that are served."""
 
-    def __init__(self, audit: AuditLog | None, served: Mapping[str, bytes]) -> None:
+    def __init__(self, audit: AuditLog | None, served: Container[str]) -> None:
         self._audit, self._served = audit, served
 
     def write(self, who: str, method: str, outcome: str, model: str | None = None, **fields: Any) -> None:
         """Raises AuditUnavailable. fields: of `Event`."""
         if self._audit is None:
             return
-        name = model if model in self._served else ""
-        self._audit.record(
-            Event(who=_loggable(who), method=_method(method), outcome=outcome, model=name or "", **fields)
-        )
+        name = "" if model is None or model not in self._served else model
+        self._audit.record(Event(who=_loggable(who), method=_method(method), outcome=outcome, model=name, **fields))
 
     def refused(self, who: str, method: str, error: BaseException, model: str | None = None, **fields: Any) -> None:
         """A call that failed. The log being full or broken is no reason to tell the caller something else."""
@@ -49,11 +47,16 @@ class Records:
 class Call:
     """An `Admission`."""
 
+    __slots__ = (
+        *("_ask", "_budgeted", "_bytes_in", "_identity", "_method", "_model", "_over", "_records", "_spent"),
+        *("charge", "second_factor"),
+    )
+
     def __init__(
         self, records: Records, identity: str, method: str, model: str | None, ask: Ask, *, budgeted: bool
     ) -> None:
         self._records, self._method, self._model, self._ask = records, method, model, ask
-        self._budgeted = budgeted and ask is not NOTHING
+        self._budgeted = budgeted and ask is not NOTHING and not ask.subject
         self._identity = identity
         self._over = self._spent = False
         self._bytes_in: int | None = None
@@ -68,24 +71,19 @@ class Call:
     def stored(self) -> bytes | None:
         return None if self.charge is None else self.charge.stored
 
-    def charged(self) -> tuple[str, bytes, int, bytes, bytes]:
+    @property
+    def records(self) -> int:
+        return 0 if self.charge is None else self.charge.records
+
+    def charged(self, budgets: Budgets) -> tuple[str, bytes, int, bytes, bytes]:
         """Arguments of `Budgets.charge`: with no request id where answers are not kept."""
         ask = self._ask
         if ask.ciphertexts is None or not ask.request_id:
             return self._identity, ask.model_digest, ask.records, b"", b""
         ciphertexts = list(ask.ciphertexts())  # each look makes them anew
         self._bytes_in = sum(map(len, ciphertexts))
-        content = fingerprint(ask.model_digest, ask.plan_digest, ask.key_digest, ciphertexts)
+        content = budgets.fingerprint(ask.model_digest, ask.plan_digest, ask.key_digest, ciphertexts)
         return self._identity, ask.model_digest, ask.records, ask.request_id, content
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """While it is decided whether to admit the call."""
-        try:
-            yield
-        except BaseException as error:
-            self._fail(error)
-            raise
 
     def begin_answer(self) -> None:
         if not self._spent:
@@ -94,12 +92,12 @@ class Call:
             self._spent = True
 
     def finish(self, outcome: str, answer: bytes | None = None, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
-        charge, stored = self.charge, self.stored
+        charge = self.charge
         if outcome == "ok":
             self._require_charged()
         else:
             self._give_back()
-        sent = answer if answer is not None else stored
+        sent = answer if answer is not None else self.stored
         self._write(outcome, bytes_in=bytes_in, bytes_out=bytes_out if sent is None else len(sent))
         self._over = True
         if charge is not None and answer is not None:
@@ -112,7 +110,7 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._over:
-            self._fail(error or InternalFault("the call was left unfinished"))
+            self.fail(error or InternalFault("the call was left unfinished"))
 
     def _require_charged(self) -> None:
         if self._budgeted and self.charge is None:
@@ -122,7 +120,8 @@ class Call:
         if self.charge is not None and not self._spent:
             self.charge.give_back()
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """It is not answered: what was charged comes back, and the log says why."""
         self._over = True
         self._give_back()
         self._records.refused(self._identity, self._method, error, self._model, **self._fields())
@@ -138,9 +137,10 @@ class Call:
     def _fields(self, *, bytes_in: int = 0, bytes_out: int = 0) -> dict[str, Any]:
         """Of the event. What a client sent counts as a digest only where it is as long as one."""
         ask = self._ask
-        digests = {name: getattr(ask, name) for name in ("model_digest", "plan_digest", "key_digest")}
         return {
-            **{name: digest if len(digest) == _DIGEST_BYTES else b"" for name, digest in digests.items()},
+            "model_digest": _digest(ask.model_digest),
+            "plan_digest": _digest(ask.plan_digest),
+            "key_digest": _digest(ask.key_digest),
             # Charged once: with the entry before the first answer, where there is one.
             "records": 0 if self.charge is None or self._spent else self.charge.records,
             "bytes_in": bytes_in or self._received(),
@@ -148,6 +148,7 @@ class Call:
             "request_id": ask.request_id,
             "stored": self.stored is not None,
             "second_factor": self.second_factor,
+            "subject": ask.subject,
         }
 
 
@@ -160,6 +161,11 @@ def is_loggable(model: str) -> bool:
     return True
 
 
+def _digest(sent: bytes) -> bytes:
+    return sent if len(sent) == _DIGEST_BYTES else b""
+
+
+@lru_cache(maxsize=256)
 def _method(method: str) -> str:
     return canonical(method).replace(":", "/")  # the log's names have no colon: "KeyService/DeleteKeys/others"
 

@@ -6,14 +6,21 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from secure_infer.ckks.plan import MAX_ANSWER_BYTES
 from secure_infer.errors import SettingsError
-from secure_infer_server import rpc, servicer
+from secure_infer_server import aioserver, rpc, servicer
+from secure_infer_server.admin.books import Books
+from secure_infer_server.admin.service import SERVICE as ADMIN
+from secure_infer_server.admin.service import AdminCalls
+from secure_infer_server.admin.servicer import AdminServicer
+from secure_infer_server.admin.versions import WatchedModels
 from secure_infer_server.batches import Batches
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.callers.credentials import server_credentials
@@ -24,18 +31,33 @@ from secure_infer_server.gate import Gate, OpenGate
 from secure_infer_server.guarded import GuardedGate, GuardSettings
 from secure_infer_server.keys.servicer import SERVICE as KEYS
 from secure_infer_server.keys.servicer import KeyServicer
-from secure_infer_server.process import Ending, bound, taken
-from secure_infer_server.registry import Registry
+from secure_infer_server.listener import Listener
+from secure_infer_server.messages import Careful
+from secure_infer_server.models.model import digests, require_messages_fit
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import ServedModel
+from secure_infer_server.observe import reflection
+from secure_infer_server.observe.calls import Observer, Watch
+from secure_infer_server.observe.gate import NotingGate
+from secure_infer_server.observe.health import LIVENESS, READINESS
+from secure_infer_server.open_inference.servicer import SERVICE as OPEN_INFERENCE
+from secure_infer_server.open_inference.servicer import OpenInferenceServicer
+from secure_infer_server.process import Ending, Underway, adrain, bound, taken
 from secure_infer_server.servicer import InferenceServicer, ModelServicer
 from secure_infer_server.settings import Settings
 from secure_infer_server.workers.lane import Lane
 from secure_infer_server.workers.pool import Pool
 
 SERVICES = (servicer.INFERENCE, servicer.MODELS, KEYS)
+"""Of every server."""
 CONCURRENT_CALLS = 2048  # over all connections; an idle one costs a few kilobytes
-CONCURRENT_STREAMS = 256  # of one connection
+CONCURRENT_STREAMS = 100  # of one connection; more wait at the client
+UNSEEN, UNSEEN_MOST = 128, 192
+"""Calls that came and that the event loop has not looked at yet. Beyond the first figure gRPC cancels some of those that come,
+beyond the second all, where Python would not even get round to refusing them. One connection cannot bring that about."""
 WINDOW = 4 << 20  # bytes that a stream may send before they are read: 300 Mbit/s at 100 ms
-GRACE_SECONDS = 5.0
+LIVE_SECONDS = 10.0
+LEAST_MESSAGE = 2 << 20
 _SLACK = 64 << 10
 
 
@@ -43,17 +65,27 @@ class App:
     """A configured server. `start` listens, `heed_signals` and `wait` serve until SIGTERM or SIGINT, `stop` drains.
 
     Calls are served by an event loop on a thread of its own. gate: what every call passes; None: one that tells callers
-    apart by their certificates, where they have to have some.
+    apart by their certificates, where they have to have some. observers: are told of every call. books: of the gate; None: no
+    administrative calls.
     """
 
-    def __init__(self, settings: Settings, gate: Gate | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        gate: Gate | None = None,
+        observers: Sequence[Observer] = (),
+        books: Books | None = None,
+    ) -> None:
+        self.settings, self._books = settings, books
         _require_free(settings)  # now, and not after planning
-        self.registry = Registry.load(settings)
+        self.registry, self._models = Registry.watched(settings)
+        self._limit = max(LEAST_MESSAGE, *(model.message_bytes for model in self.registry.models()))
         self.blinds = BlindPool(settings.blind_bytes, settings.blinds_per_key)
         certified = settings.tls is not None and settings.tls.client_ca is not None
-        self._gate = gate or (GuardedGate(GuardSettings()) if certified else OpenGate())
-        self._gate.serve({name: self.registry.get(name).digest for name in self.registry.names()})
+        self._gate = NotingGate(gate or (GuardedGate(GuardSettings()) if certified else OpenGate()))
+        self._underway = Underway()
+        self._watch = Watch(self._underway, *observers)
+        self.registry.listen(self._admit)
         self._loop = asyncio.new_event_loop()
         pool, told_apart = Pool(settings.workers), certified or self._gate.takes_tokens
         backend = settings.keys.open(settings.key_bytes, os.environ, told_apart=told_apart)
@@ -65,6 +97,7 @@ class App:
             Lane(settings.workers),
             Clients(self.registry, self.blinds, pool, backend, settings.key_bytes, self._loop),
         )
+        self.registry.listen(self.front.know)
         self._thread = threading.Thread(target=self._serve, name="event-loop", daemon=True)
         self._started: Future[str] = Future()
         self._ending = Ending()
@@ -76,11 +109,13 @@ class App:
         self.front.clients.vault.start()
         self._thread.start()
         try:
-            return self._started.result()
+            address = self._started.result()
         except SettingsError:
             self.blinds.close()
             self.front.clients.vault.close()
             raise
+        self._models.start()
+        return address
 
     def heed_signals(self) -> None:
         """As `Ending.heed_signals`."""
@@ -93,11 +128,32 @@ class App:
 
     def stop(self) -> None:
         """Tell health checks, let calls under way end, for some seconds; then end the workers."""
+        self._models.close()
         if self._stopping is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             # In pieces, so that a second signal is heeded.
             while self._thread.is_alive():
                 self._thread.join(0.2)
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are taken: from the start on, until calls under way are all that is left."""
+        up = self._started.done() and self._started.exception() is None
+        return up and self._stopping is not None and not self._stopping.is_set()
+
+    def alive(self, patience: float = LIVE_SECONDS) -> bool:
+        """Whether the event loop gets round to something within those seconds; true of one that does not run yet."""
+        turned = threading.Event()
+        if self._thread.is_alive():
+            with suppress(RuntimeError):  # it ends just now
+                self._loop.call_soon_threadsafe(turned.set)
+                return turned.wait(patience)
+        return True
+
+    def _admit(self, models: Sequence[ServedModel]) -> None:
+        """Before these versions can be asked for, and after others no longer can. Raises SettingsError."""
+        require_messages_fit(models, self._limit)
+        self._gate.serve(digests(models))
 
     # On the event loop's thread.
 
@@ -107,30 +163,55 @@ class App:
 
     async def _main(self) -> None:
         self._stopping = asyncio.Event()
+        services = self._services()
         status = health.aio.HealthServicer()
         try:
-            server, address = await self._listen(status)
+            listener = Listener(lambda again: self._bound(status, services, again), self.settings.drain)
+            address = await listener.start()
         except BaseException as problem:
             self._started.set_exception(problem)
             return
-        for name in ("", *SERVICES):
+        for name in ("", READINESS, LIVENESS, *services):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         self.front.start()
         self._started.set_result(address)
         await self._stopping.wait()
-        await status.enter_graceful_shutdown()
+        for name in ("", READINESS, *services):
+            await status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await asyncio.to_thread(self.blinds.close)  # requests that are still under way make their own
-        await server.stop(GRACE_SECONDS)
+        await adrain(await listener.release(), self._underway, self.settings.drain)
         await self.front.close()
         await asyncio.to_thread(self.front.clients.vault.close)
 
-    async def _listen(self, status: health.aio.HealthServicer) -> tuple[grpc.aio.Server, str]:
-        settings, limit = self.settings, _message_limit(self.registry)
-        server = grpc.aio.server(
+    def _services(self) -> dict[str, list[rpc.Method]]:
+        """Methods by service."""
+        inference = InferenceServicer(self.front, self._gate, plaintext_baseline=self.settings.plaintext_baseline)
+        models = ModelServicer(self.front.dataplane, self._gate)
+        keys = KeyServicer(self.front.clients.calls, self._gate)
+        found = dict(zip(SERVICES, (inference.methods(), models.methods(), keys.methods()), strict=True))
+        if self._books is not None:
+            calls = AdminCalls(self._books, WatchedModels(self.registry, self._models), self.front.clients.vault)
+            found[ADMIN] = AdminServicer(calls, self._gate).methods()
+        if self.settings.open_inference:
+            opened = OpenInferenceServicer(inference, self.registry, self._gate, lambda: self.ready)
+            found[OPEN_INFERENCE] = opened.methods()
+        if self.settings.reflection:
+            names = (*found, health.SERVICE_NAME, reflection.SERVICE)
+            found[reflection.SERVICE] = reflection.Reflection(names, self._gate).methods()
+        return found
+
+    def _bound(
+        self, status: health.aio.HealthServicer, services: Mapping[str, list[rpc.Method]], again: str | None
+    ) -> tuple[grpc.aio.Server, str]:
+        """A server that is bound, and where. again: where one was bound before."""
+        settings, limit = self.settings, self._limit + _SLACK
+        server = aioserver.server(
             maximum_concurrent_rpcs=CONCURRENT_CALLS,
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
                 ("grpc.max_concurrent_streams", CONCURRENT_STREAMS),
+                ("grpc.server.max_pending_requests", UNSEEN),
+                ("grpc.server.max_pending_requests_hard_limit", UNSEEN_MOST),
                 # A window of that size, not one found by probing: half the processor time for a query of 400 kB, a tenth
                 # less for a small one.
                 ("grpc.http2.bdp_probe", 0),
@@ -139,29 +220,13 @@ class App:
                 ("grpc.max_send_message_length", max(limit, MAX_ANSWER_BYTES)),
             ],
         )
-        methods = (
-            InferenceServicer(self.front, self._gate, plaintext_baseline=settings.plaintext_baseline).methods(),
-            ModelServicer(self.front.dataplane, self._gate).methods(),
-            KeyServicer(self.front.clients.calls, self._gate).methods(),
-        )
-        server.add_generic_rpc_handlers(
-            [rpc.handlers(name, self._gate, those) for name, those in zip(SERVICES, methods, strict=True)]
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        for name, methods in services.items():
+            aioserver.add(server, name, rpc.by_method(name, self._gate, methods, self._watch))
+        health_pb2_grpc.add_HealthServicer_to_server(status, Careful(server, asynchronous=True))
         tls = settings.tls
         credentials = None if tls is None else server_credentials(tls.certificate, tls.key, tls.client_ca)
-        address = bound(server, settings.host, settings.port, credentials)
-        await server.start()
-        return server, address
-
-
-def _message_limit(registry: Registry) -> int:
-    """Bytes of the largest message that any plan needs."""
-    models = [registry.get(name) for name in registry.names()]
-    plans = [offered.plan for model in models for offered in model.offered.values()]
-    largest = max((max(p.query_bytes, p.answer_bytes) * p.queries_per_call for p in plans), default=0)
-    feature = max((b.plan.ciphertext_bytes for model in models for b in model.batches.values()), default=0)
-    return max(largest, 2 << 20, feature) + _SLACK
+        port = settings.port if again is None else int(again.rpartition(":")[2])
+        return server, bound(server, settings.host, port, credentials)
 
 
 def _require_free(settings: Settings) -> None:

@@ -6,7 +6,7 @@ nothing: for demos and tests on loopback.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ Context = Any
 class Ask:
     """What a call wants evaluated, as the client says it. records: that it counts as, of plan capacity; 0 where that is not
     known, and the call will be refused. ciphertexts: all of them, made when they are looked at; None where they are still to
-    come, and identical requests cannot be told."""
+    come, and identical requests cannot be told. subject: the identity whose keys or budgets an administrative call is about."""
 
     model_digest: bytes = b""
     plan_digest: bytes = b""
@@ -27,6 +27,7 @@ class Ask:
     records: int = 0
     request_id: bytes = b""
     ciphertexts: Callable[[], Iterable[bytes]] | None = None
+    subject: str = ""
 
 
 NOTHING = Ask()
@@ -43,6 +44,10 @@ class Admission(Protocol):
     @property
     def stored(self) -> bytes | None:
         """The answer that this caller got for the identical request before, which it gets again; None for a new one."""
+
+    @property
+    def records(self) -> int:
+        """Records that it counts as, as it stands, against a budget."""
 
     def begin_answer(self) -> None:
         """Before the first of several answers is sent: what follows, the call has had its answer. Again does nothing."""
@@ -65,11 +70,13 @@ class Gate(Protocol):
     def takes_tokens(self) -> bool:
         """Whether it tells apart callers without certificates."""
 
-    def serve(self, models: Mapping[str, bytes]) -> None:
-        """Digests of the models that are served, by name; once, before any call. Raises SettingsError."""
+    def serve(self, models: Mapping[str, Collection[bytes]]) -> None:
+        """Digests of the versions that can be asked for, by model; before any call, and again before one more can be and after
+        one no longer can. Raises SettingsError, and then nothing is changed."""
 
-    def authenticate(self, context: Context, method: str) -> None:
-        """Before a byte of the request is read; raises a catalogued error for callers who may not call at all."""
+    def authenticate(self, context: Context, method: str) -> str:
+        """Before a byte of the request is read: who calls, as `Admission.caller`. Raises a catalogued error for callers who may
+        not call at all."""
 
     def admit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Admission:
         """Once it is known what is asked for; raises a catalogued error. method: `/package.Service/Method`, with `:others`
@@ -82,6 +89,7 @@ class Gate(Protocol):
 class _Admitted:
     caller = ""
     stored = None
+    records = 0
 
     def begin_answer(self) -> None:
         """Nothing is counted."""
@@ -102,11 +110,12 @@ class OpenGate:
     takes_tokens = False
     _ADMITTED = _Admitted()
 
-    def serve(self, models: Mapping[str, bytes]) -> None:
+    def serve(self, models: Mapping[str, Collection[bytes]]) -> None:
         """Any will do."""
 
-    def authenticate(self, context: Context, method: str) -> None:
+    def authenticate(self, context: Context, method: str) -> str:
         """Nobody is turned away."""
+        return _Admitted.caller
 
     def admit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Admission:
         return self._ADMITTED

@@ -10,12 +10,13 @@ given back unless an answer was sent. Without callers, whoever TLS has verified 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from secure_infer.errors import PermissionDenied, SecureInferError, SettingsError
+from secure_infer_server.admin.books import Books
 from secure_infer_server.admission import UNAUTHENTICATED, Call, Records, is_loggable
 from secure_infer_server.audit.log import AuditLog
 from secure_infer_server.audit.settings import AuditSettings
@@ -51,6 +52,10 @@ class GuardSettings:
     def any(self) -> bool:
         return (self.callers, self.budgets, self.audit) != (None, None, None)
 
+    def allows_apart(self, model: str) -> bool:
+        """Whether the budgets name that model."""
+        return self.budgets is not None and model in self.budgets.models
+
     def require_fit(self, models: Iterable[str]) -> None:
         """Raise SettingsError when those, which are served, do not fit budgets or log."""
         served = sorted(models)
@@ -77,7 +82,8 @@ class GuardedGate:
         self._settings = settings
         self._authenticator: Authenticator | None = None
         self._permissions: Permissions | None = None
-        self._served: Mapping[str, bytes] = {}
+        self._served: Mapping[str, Collection[bytes]] = {}
+        self._ever: frozenset[str] = frozenset()
         watched = []
         if settings.callers is not None:
             self._authenticator = Authenticator(settings.callers.authenticator)
@@ -94,20 +100,37 @@ class GuardedGate:
             opened.pop_all()
         self._records = Records(self._audit, self._served)
 
-    def serve(self, models: Mapping[str, bytes]) -> None:
-        """Raises SettingsError for models that the budgets name and that are not among them, and for names that do not fit
-        the log."""
-        self._settings.require_fit(models)
-        self._served = dict(models)
-        self._records = Records(self._audit, self._served)
-        for name, digest in models.items():
-            if self._budgets is not None:
-                self._budgets.serve(name, digest)
+    def serve(self, models: Mapping[str, Collection[bytes]]) -> None:
+        """Raises SettingsError for models that the budgets name and that were never among them, and for names that do not fit
+        the log. For one thread at a time; calls may be under way."""
+        ever = self._ever | models.keys()
+        self._settings.require_fit(ever)
+        self._ever = ever
+        if self._budgets is not None:
+            # A copy of a model under another name has its digest: the name that has an allowance of its own comes last.
+            for name in sorted(models, key=self._settings.allows_apart):
+                for digest in models[name]:
+                    self._budgets.serve(name, digest)
+        # Last: what is charged from now on has its allowance.
+        self._records = Records(self._audit, frozenset(models))
+        self._served = {name: frozenset(digests) for name, digests in models.items()}
 
     @property
     def takes_tokens(self) -> bool:
         callers = self._settings.callers
         return callers is not None and bool(callers.authenticator.issuers)
+
+    def audit_lag(self) -> tuple[int, float]:
+        """Entries of the audit log that are not durable yet, and seconds since the oldest was taken; none without a log."""
+        return (0, 0.0) if self._audit is None else (self._audit.waiting, self._audit.lag)
+
+    @property
+    def books(self) -> Books | None:
+        """What administrative calls look into; None without a policy and a second factor: then there are no such calls."""
+        permissions = self._permissions
+        if permissions is None or not permissions.has_second_factor:
+            return None
+        return Books(lambda: permissions.policy, self._budgets, self._audit, lambda: self._served)
 
     def start(self) -> None:
         self._watcher.start()
@@ -121,40 +144,48 @@ class GuardedGate:
 
     # Calls.
 
-    def authenticate(self, context: Context, method: str) -> None:
-        self._identify(context, method)
+    def authenticate(self, context: Context, method: str) -> str:
+        return self._identify(context, method).identity
 
     def admit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Call:
-        call = self._permit(context, method, model, ask)
-        if self._budgets is not None and self._is_charged(model, ask):
-            with call.refusing():
-                call.charge = self._budgets.charge(*call.charged())
+        call = self._call(context, method, model, ask)
+        try:
+            self._permit(context, call, method, model)
+            if self._budgets is not None and self._is_charged(model, ask):
+                call.charge = self._budgets.charge(*call.charged(self._budgets))
+        except BaseException as error:
+            call.fail(error)
+            raise
         return call
 
     async def aadmit(self, context: Context, method: str, model: str | None = None, ask: Ask = NOTHING) -> Call:
-        call = self._permit(context, method, model, ask)
-        if self._budgets is not None and self._is_charged(model, ask):
-            with call.refusing():
-                call.charge = await self._budgets.acharge(*call.charged())
+        call = self._call(context, method, model, ask)
+        try:
+            self._permit(context, call, method, model)
+            if self._budgets is not None and self._is_charged(model, ask):
+                call.charge = await self._budgets.acharge(*call.charged(self._budgets))
+        except BaseException as error:
+            call.fail(error)
+            raise
         return call
 
-    def _permit(self, context: Context, method: str, model: str | None, ask: Ask) -> Call:
+    def _call(self, context: Context, method: str, model: str | None, ask: Ask) -> Call:
         caller = self._identify(context, method)
-        call = Call(self._records, caller.identity, method, model, ask, budgeted=self._budgets is not None)
-        with call.refusing():
-            if self._permissions is not None:
-                # What is not served is cut: rules remember what they decided, by name.
-                name = model if model is None or model in self._served else model[:LONGEST_NAME]
-                self._permissions.require(caller, method, name)
-                call.second_factor = self._permissions.policy.is_administrative(method)
-            if self._audit is not None:
-                self._audit.check()
-        return call
+        return Call(self._records, caller.identity, method, model, ask, budgeted=self._budgets is not None)
+
+    def _permit(self, context: Context, call: Call, method: str, model: str | None) -> None:
+        if self._permissions is not None:
+            # What is not served is cut: rules remember what they decided, by name.
+            name = model if model is None or model in self._served else model[:LONGEST_NAME]
+            self._permissions.require(self._identify(context, method), method, name)
+            call.second_factor = self._permissions.policy.is_administrative(method)
+        if self._audit is not None:
+            self._audit.check()
 
     def _is_charged(self, model: str | None, ask: Ask) -> bool:
         """False for what is refused before it is evaluated: no records, a model not served, or not in that version. So
         nobody makes rows in the ledger for digests of their own."""
-        return ask.records > 0 and model is not None and self._served.get(model) == ask.model_digest
+        return ask.records > 0 and model is not None and ask.model_digest in self._served.get(model, ())
 
     def _identify(self, context: Context, method: str) -> Caller:
         known = _caller.get()

@@ -18,6 +18,7 @@ from secure_infer_server.budgets import single_capacity
 from secure_infer_server.dataplane import Dataplane, Inferred
 from secure_infer_server.front import Front
 from secure_infer_server.gate import Ask, Gate
+from secure_infer_server.models.messages import ready_response
 from secure_infer_server.rpc import Method
 
 MODELS = models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -35,12 +36,12 @@ class ModelServicer:
         return [
             Method("ListModels", models_pb2.ListModelsRequest, self.list_models),
             Method("GetModel", models_pb2.GetModelRequest, self.get_model),
+            Method("ModelReady", models_pb2.ModelReadyRequest, self.model_ready),
         ]
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: Any) -> bytes:
         with await self._gate.aadmit(context, f"/{MODELS}/ListModels") as admission:
-            registry = self._dataplane.registry
-            specs = [wire_models.to_proto(registry.get(name).spec) for name in registry.names()]
+            specs = [wire_models.to_proto(model.spec) for model in self._dataplane.registry.models()]
             admission.finish("ok")
             return models_pb2.ListModelsResponse(models=specs).SerializeToString()
 
@@ -56,6 +57,12 @@ class ModelServicer:
             admission.finish("ok")
             return response.SerializeToString()
 
+    async def model_ready(self, request: models_pb2.ModelReadyRequest, context: Any) -> bytes:
+        with await self._gate.aadmit(context, f"/{MODELS}/ModelReady", request.model) as admission:
+            response = ready_response(self._dataplane.registry.readiness(request.model))
+            admission.finish("ok")
+            return response.SerializeToString()
+
 
 class InferenceServicer:
     def __init__(self, front: Front, gate: Gate, *, plaintext_baseline: bool) -> None:
@@ -63,12 +70,17 @@ class InferenceServicer:
 
     def methods(self) -> list[Method]:
         return [
-            Method("Infer", inference_pb2.InferRequest, self.infer),
+            Method("Infer", inference_pb2.InferRequest, self.infer, door=self._front.require_room),
             Method("InferBatch", inference_pb2.InferBatchRequest, self.infer_batch, single=False, streams=True),
             Method("EvaluatePlaintext", inference_pb2.EvaluatePlaintextRequest, self.evaluate_plaintext),
         ]
 
     async def infer(self, request: inference_pb2.InferRequest, context: Any) -> bytes:
+        return await self.answer(request, context, f"/{INFERENCE}/Infer")
+
+    async def answer(self, request: inference_pb2.InferRequest, context: Any, method: str) -> bytes:
+        """An InferResponse; method: what the gate knows the call by. Whatever a request came in, its answer is stored and given
+        again in this form."""
         _check_id(request.request_id)
         ask = Ask(
             request.model_digest,
@@ -78,7 +90,9 @@ class InferenceServicer:
             request.request_id,
             lambda: [data for query in request.queries for data in query.ciphertexts],
         )
-        with await self._gate.aadmit(context, f"/{INFERENCE}/Infer", request.model, ask) as admission:
+        caller = self._gate.authenticate(context, method)
+        self._front.require_room(caller, request.model, request.plan_digest, len(request.queries))
+        with await self._gate.aadmit(context, method, request.model, ask) as admission:
             if admission.stored is not None:
                 admission.finish("ok")
                 return admission.stored
@@ -109,7 +123,7 @@ class InferenceServicer:
             raise MalformedRequest("batch: expected a header, and nothing else, in the first message")
         header = first.header
         _check_id(header.request_id)
-        capacity = self._front.batch_capacity(header.model, header.plan_digest)
+        capacity = self._front.batch_capacity(header.model, header.model_digest, header.plan_digest)
         ask = Ask(header.model_digest, header.plan_digest, header.key_digest, capacity, header.request_id)
         with await self._gate.aadmit(context, f"/{INFERENCE}/InferBatch", header.model, ask) as admission:
             received = Received(context)

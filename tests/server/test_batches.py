@@ -36,7 +36,8 @@ from secure_infer_server import batches as server_batches
 from secure_infer_server import servicer
 from secure_infer_server.app import App
 from secure_infer_server.batches import Answer, Batches, Event, allowed_seconds, evaluate_batch
-from secure_infer_server.registry import OfferedBatch, Registry, ServedModel
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import OfferedBatch, ServedModel
 from secure_infer_server.settings import Policy, Settings
 from shared import linear_head, unit_rows
 
@@ -302,7 +303,7 @@ def test_calls_that_send_nothing_cost_nobody_else_anything(
         end.wait(60)
         yield from ()
 
-    calls = [caller.stub.InferBatch(nothing(), timeout=60) for _ in range(100)]
+    calls = [caller.stub.InferBatch(nothing(), timeout=60) for _ in range(90)]  # fewer than one connection may have
     with Client(app[1], model="m", timeout=5) as client:
         client.predict(ROWS[:1])
     assert until_free(caller)

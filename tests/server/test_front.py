@@ -410,7 +410,7 @@ class Notebook(OpenGate):
         self.finished: list[tuple[str, bytes | None]] = []
         self.stored: bytes | None = None
         self.closed = False
-        self.caller = "ward-7"
+        self.caller, self.records = "ward-7", 0
 
     def authenticate(self, context: Any, method: str) -> None:
         self.knocked.append(method.rpartition("/")[2])

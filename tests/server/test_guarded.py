@@ -37,7 +37,7 @@ from secure_infer_server.workers.settings import WorkerSettings
 from shared import linear_head, unit_rows
 
 DIGEST, OTHER = b"m" * 32, b"o" * 32
-MODELS = {"icd": DIGEST, "other": OTHER}
+MODELS = {"icd": [DIGEST], "other": [OTHER]}
 INFER, DELETE = "/secure_infer.v1.InferenceService/Infer", "/secure_infer.v1.KeyService/DeleteKeys"
 POLICY = """
 [roles]

@@ -23,7 +23,7 @@ from secure_infer_server.commands import certs
 from secure_infer_server.keys.limits import KeyLimits
 from secure_infer_server.keys.names import KeyName
 from secure_infer_server.keys.settings import KeySettings
-from secure_infer_server.registry import Registry
+from secure_infer_server.models.registry import Registry
 from secure_infer_server.settings import Settings, Tls
 from secure_infer_server.workers.settings import WorkerSettings
 from server.keys.raw import Tenant
@@ -336,8 +336,8 @@ def test_limits_follow_memory_and_callers() -> None:
 
 def test_places_of_keys(tmp_path: Path) -> None:
     assert "memory" in KeySettings().place({})
-    assert "Redis" in KeySettings().place({"SECURE_INFER_KEYS_REDIS": "redis://localhost"})
-    assert str(tmp_path) in KeySettings(tmp_path).place({"SECURE_INFER_KEYS_REDIS": "redis://localhost"})
+    assert "Redis" in KeySettings().place({"SECURE_INFER_KEYS_REDIS_URL": "redis://localhost"})
+    assert str(tmp_path) in KeySettings(tmp_path).place({"SECURE_INFER_KEYS_REDIS_URL": "redis://localhost"})
     with pytest.raises(SettingsError, match="one of them"):
         KeySettings(tmp_path, tmp_path / "url")
     with pytest.raises(SettingsError, match="cannot be read"):

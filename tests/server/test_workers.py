@@ -14,7 +14,7 @@ import pytest
 from secure_infer.ckks import keymaterial
 from secure_infer.errors import CallFailed, InternalFault, MalformedRequest, ResourceExhausted, SettingsError
 from secure_infer_client.keys import SecretKey
-from secure_infer_server.registry import ServedModel
+from secure_infer_server.models.served import ServedModel
 from secure_infer_server.settings import Policy
 from secure_infer_server.workers import frames, slot, worker
 from secure_infer_server.workers.frames import Connection, Wire

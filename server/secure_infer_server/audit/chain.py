@@ -22,6 +22,9 @@ START = "0" * 64
 
 CALL, CHECKPOINT, OPENED, CLOSED, RECOVERED, SEGMENT = "call", "checkpoint", "opened", "closed", "recovered", "segment"
 
+Fields = dict[str, Any] | str
+"""Members of an entry; as text, JSON without the braces and with nothing beyond ASCII."""
+
 _DOMAIN = b"secure-infer audit entry\n"
 _LINE = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
 
@@ -45,11 +48,14 @@ class Chain:
     sequence: int = 0
     hash: str = START
 
-    def line(self, kind: str, seconds: float, fields: dict[str, Any]) -> bytes:
+    def line(self, kind: str, seconds: float, fields: Fields) -> bytes:
         """The next entry's line. seconds: since 1970."""
-        when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        entry = {"sequence": self.sequence + 1, "time": when, "kind": kind, **fields, "previous": self.hash}
-        body = json.dumps(entry, separators=(",", ":")).encode("ascii")[:-1]
+        when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[: -len("+00:00")]
+        members = fields if isinstance(fields, str) else json.dumps(fields, separators=(",", ":"))[1:-1]
+        said = f"{members}," if members else ""
+        body = (
+            f'{{"sequence":{self.sequence + 1},"time":"{when}Z","kind":"{kind}",{said}"previous":"{self.hash}"'
+        ).encode("ascii")
         self.sequence, self.hash = self.sequence + 1, _hash(body)
         return b'%b,"hash":"%b"}\n' % (body, self.hash.encode("ascii"))
 

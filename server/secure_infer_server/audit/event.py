@@ -7,8 +7,9 @@ a float or bytes that are no digest. What a client chose itself, its request id,
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from secure_infer.errors import InternalFault
@@ -18,73 +19,102 @@ _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _MOST = 1 << 53  # whole numbers that every reader of JSON reads exactly
 _WHO = 256
 
+FIELDS = (
+    *("who", "method", "outcome", "model", "model_digest", "plan_digest", "key_digest", "records"),
+    *("bytes_in", "bytes_out", "stored", "second_factor", "request", "subject"),
+)
+"""Those that an entry may have."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Event:
-    """One request, when it is over.
+    """One request, when it is over: checked, and written as the log will hold it. members: JSON without the braces.
 
     who: the authenticated identity. method: of the RPC. outcome: "ok" or the error's reason. model: the name of a model that is
     served, never one that a client made up; model_digest, plan_digest, key_digest: 32 bytes, or empty where there is none.
     records: as charged. bytes_in, bytes_out: of ciphertexts or keys. request_id: as the client sent it; its SHA-256 is kept,
-    so ids should be random. stored: answered from what was answered before. second_factor: given and right.
-    Raises InternalFault, which names the field and not its value.
+    so ids should be random. stored: answered from what was answered before. second_factor: given and right. subject: the
+    identity whose keys or budgets an administrative call is about, as the administrator wrote it; its SHA-256 is kept.
+    What is empty is left out. Raises InternalFault, which names the field and not its value.
     """
 
-    who: str
-    method: str
-    outcome: str
-    model: str = ""
-    model_digest: bytes = b""
-    plan_digest: bytes = b""
-    key_digest: bytes = b""
-    records: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    request_id: bytes = b""
-    stored: bool = False
-    second_factor: bool = False
+    __slots__ = ("members",)
 
-    def __post_init__(self) -> None:
-        if type(self.who) is not str or not 0 < len(self.who) <= _WHO or not self.who.isprintable():
-            raise _unfit("who", f"1 to {_WHO} printable characters")
-        if type(self.method) is not str or not _NAME.fullmatch(self.method) or not self.method:
-            raise _unfit("method", "a name")
-        if type(self.model) is not str or not _NAME.fullmatch(self.model):
-            raise _unfit("model", "the name of a model that is served")
-        if type(self.outcome) is not str or not _REASON.fullmatch(self.outcome):
-            raise _unfit("outcome", "ok or the reason of an error")
-        for name in ("model_digest", "plan_digest", "key_digest"):
-            if type(value := getattr(self, name)) is not bytes or len(value) not in (0, 32):
-                raise _unfit(name, "32 bytes or none")
-        for name in ("records", "bytes_in", "bytes_out"):
-            if type(value := getattr(self, name)) is not int or not 0 <= value < _MOST:
-                raise _unfit(name, "a count")
-        if type(self.request_id) is not bytes:
-            raise _unfit("request_id", "bytes")
-        if type(self.stored) is not bool or type(self.second_factor) is not bool:
+    def __init__(
+        self,
+        *,
+        who: str,
+        method: str,
+        outcome: str,
+        model: str = "",
+        model_digest: bytes = b"",
+        plan_digest: bytes = b"",
+        key_digest: bytes = b"",
+        records: int = 0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        request_id: bytes = b"",
+        stored: bool = False,
+        second_factor: bool = False,
+        subject: str = "",
+    ) -> None:
+        if {type(who), type(method), type(outcome), type(model), type(subject)} != {str}:
+            raise _unfit("who, method, outcome, model, subject", "text")
+        if {type(model_digest), type(plan_digest), type(key_digest), type(request_id)} != {bytes}:
+            raise _unfit("model_digest, plan_digest, key_digest, request_id", "bytes")
+        if {type(records), type(bytes_in), type(bytes_out)} != {int}:
+            raise _unfit("records, bytes_in, bytes_out", "counts")
+        if type(stored) is not bool or type(second_factor) is not bool:
             raise _unfit("stored, second_factor", "true or false")
+        members = _subject(who, method, outcome, model, model_digest, plan_digest, key_digest)
+        members += _counts(records, bytes_in, bytes_out)
+        if stored:
+            members += ',"stored":true'
+        if second_factor:
+            members += ',"second_factor":true'
+        if request_id:
+            members += f',"request":"{hashlib.sha256(request_id).hexdigest()}"'
+        if subject:
+            members += f',"subject":"{hashlib.sha256(subject.encode()).hexdigest()}"'
+        self.members = members
 
     def fields(self) -> dict[str, Any]:
-        """As the log holds them; what is empty is left out."""
-        found: dict[str, Any] = {"who": self.who, "method": self.method, "outcome": self.outcome}
-        if self.model:
-            found["model"] = self.model
-        for name in ("model_digest", "plan_digest", "key_digest"):
-            if value := getattr(self, name):
-                found[name] = value.hex()
-        for name in ("records", "bytes_in", "bytes_out", "stored", "second_factor"):
-            if value := getattr(self, name):
-                found[name] = value
-        if self.request_id:
-            found["request"] = hashlib.sha256(self.request_id).hexdigest()
-        return found
+        """The members, read back."""
+        return dict(json.loads(f"{{{self.members}}}"))
 
 
-FIELDS = (
-    *("who", "method", "outcome", "model", "model_digest", "plan_digest", "key_digest", "records"),
-    *("bytes_in", "bytes_out", "stored", "second_factor", "request"),
-)
-"""Those that `fields` may give."""
+@lru_cache(maxsize=4096)
+def _subject(
+    who: str, method: str, outcome: str, model: str, model_digest: bytes, plan_digest: bytes, key_digest: bytes
+) -> str:
+    """What the calls of a caller with one key have in common."""
+    if not 0 < len(who) <= _WHO or not who.isprintable():
+        raise _unfit("who", f"1 to {_WHO} printable characters")
+    if not _NAME.fullmatch(method) or not method:
+        raise _unfit("method", "a name")
+    if not _NAME.fullmatch(model):
+        raise _unfit("model", "the name of a model that is served")
+    if not _REASON.fullmatch(outcome):
+        raise _unfit("outcome", "ok or the reason of an error")
+    found = {"who": who, "method": method, "outcome": outcome}
+    if model:
+        found["model"] = model
+    for name, digest in (("model_digest", model_digest), ("plan_digest", plan_digest), ("key_digest", key_digest)):
+        if len(digest) not in (0, 32):
+            raise _unfit(name, "32 bytes or none")
+        if digest:
+            found[name] = digest.hex()
+    return json.dumps(found, separators=(",", ":"))[1:-1]
+
+
+@lru_cache(maxsize=1024)
+def _counts(records: int, bytes_in: int, bytes_out: int) -> str:
+    members = ""
+    for name, count in (("records", records), ("bytes_in", bytes_in), ("bytes_out", bytes_out)):
+        if not 0 <= count < _MOST:
+            raise _unfit(name, "a count")
+        if count:
+            members += f',"{name}":{count}'
+    return members
 
 
 def _unfit(field: str, expected: str) -> InternalFault:

@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from time import time
-from typing import Any
 
 from secure_infer.errors import SettingsError
 from secure_infer_server.audit import chain, files, recovery, signing
@@ -21,7 +20,7 @@ from secure_infer_server.audit.chain import Chain
 from secure_infer_server.audit.settings import AuditSettings
 from secure_infer_server.audit.signing import Signer
 
-Record = tuple[str, float, dict[str, Any]]
+Record = tuple[str, float, chain.Fields]
 """Kind, seconds since 1970, fields."""
 
 
@@ -58,6 +57,11 @@ class Journal:
     def position(self) -> tuple[int, str]:
         """Entries so far, and the hash of the last."""
         return self._chain.sequence, self._chain.hash
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of the key that signs."""
+        return self._signer.fingerprint
 
     @property
     def unsigned(self) -> int:

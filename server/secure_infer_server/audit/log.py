@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep, time
 
@@ -27,6 +28,19 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
 
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a log stands: (entries, hash of the last) of what is durable, and of what a signed checkpoint covers. key:
+    fingerprint of the key that signs. waiting: entries that are not durable yet. failure: why it takes none, or ""."""
+
+    head: tuple[int, str]
+    checkpoint: tuple[int, str]
+    key: str
+    waiting: int
+    failure: str
+
+
 _Item = tuple[float, Event] | threading.Event | None
 
 
@@ -37,8 +51,10 @@ class AuditLog:
         """Take up the log of the directory, or begin one. Raises SettingsError."""
         self._settings = settings
         self._journal = Journal(settings)
+        self._head = self._signed = self._journal.position
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._waiting = 0  # entries that are not durable yet
+        self._since = 0.0  # when the oldest of them was taken, or somewhat earlier
         self._failure = ""
         self._closed = False
         self._process = os.getpid()
@@ -63,6 +79,8 @@ class AuditLog:
                 self._room.wait_for(lambda: self._closed or not self._full, self._settings.wait)
             if self._closed or self._full:
                 raise self._unavailable()
+            if not self._waiting:
+                self._since = monotonic()
             self._waiting += 1
             self._queue.put((time(), event))
 
@@ -92,9 +110,19 @@ class AuditLog:
         self._thread.join()
 
     @property
+    def standing(self) -> Standing:
+        """As of now, or a moment ago."""
+        return Standing(self._head, self._signed, self._journal.key, self._waiting, self._failure)
+
+    @property
     def waiting(self) -> int:
         """Entries that are not durable yet."""
         return self._waiting
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest entry that is not durable was taken, about."""
+        return monotonic() - self._since if self._waiting else 0.0
 
     @property
     def _full(self) -> bool:
@@ -129,15 +157,18 @@ class AuditLog:
             with suppress(Empty):
                 while True:
                     items.append(self._queue.get_nowait())
+            taken = monotonic()
             stopping = None in items
             records = [_record(item) for item in items if isinstance(item, tuple)]
             self._commit(records, stopping)
+            self._head = self._journal.position
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
             items = []
             with self._room:
                 self._waiting -= len(records)
+                self._since = taken
                 self._room.notify_all()
             first_unsigned = self._sign(first_unsigned)
         self._finish()
@@ -173,6 +204,7 @@ class AuditLog:
         except OSError as error:
             log.error("audit log: no checkpoint can be written (%s)", error.strerror)
             return now  # and again when as much time has passed
+        self._head = self._signed = self._journal.position
         # Where logs are collected elsewhere, this line is a copy of the checkpoint that a cut log does not fit.
         log.info("audit checkpoint %d:%s", *self._journal.position)
         return None
@@ -186,4 +218,4 @@ class AuditLog:
 
 
 def _record(item: tuple[float, Event]) -> Record:
-    return chain.CALL, item[0], item[1].fields()
+    return chain.CALL, item[0], item[1].members

@@ -3,7 +3,6 @@
 from secure_infer.errors import BudgetExhausted, BudgetUnavailable, RequestIdReused
 from secure_infer_server.budgets.budgets import Budgets, Charge
 from secure_infer_server.budgets.capacity import batch_capacity, single_capacity
-from secure_infer_server.budgets.fingerprint import fingerprint
 from secure_infer_server.budgets.ledger import Used
 from secure_infer_server.budgets.settings import Allowance, BudgetSettings
 
@@ -17,6 +16,5 @@ __all__ = [
     "RequestIdReused",
     "Used",
     "batch_capacity",
-    "fingerprint",
     "single_capacity",
 ]

@@ -7,6 +7,7 @@ charged, again. Answers are ciphertexts under the caller's key.
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from time import time
 from typing import Protocol
 
 from secure_infer.errors import RequestIdReused
+from secure_infer_server.budgets.fingerprint import KEY_BYTES
 from secure_infer_server.budgets.ledger import connect
 
 OVERHEAD = 512  # bytes of memory that an entry takes besides its answer
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS answers (
     PRIMARY KEY (identity, request)
 );
 CREATE INDEX IF NOT EXISTS by_age ON answers (given);
+CREATE TABLE IF NOT EXISTS fingerprints (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL);
 """
 _DROP_OLDEST = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY given LIMIT 64)"
 
@@ -37,7 +40,7 @@ Name = tuple[str, bytes]
 """Identity and request id."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stored:
     """content: the request's fingerprint. given: seconds since 1970."""
 
@@ -90,13 +93,16 @@ class Memory:
 
 
 class File:
-    """An SQLite file of at most about `capacity` bytes, written by a thread of its own; processes may share it."""
+    """An SQLite file of at most about `capacity` bytes, written by a thread of its own; processes may share it.
+
+    key: of the fingerprints in it."""
 
     def __init__(self, path: Path, capacity: int, seconds: float, clock: Callable[[], float] = time) -> None:
         """Raises SettingsError."""
         self._capacity, self._seconds, self._clock = capacity, seconds, clock
         self._reader, self._writer = connect(path, "NORMAL"), connect(path, "NORMAL")
         self._writer.executescript(_SCHEMA)
+        self.key = self._shared_key()
         self._lock = threading.Lock()
         self._waiting: SimpleQueue[tuple[Name, Stored] | None] = SimpleQueue()
         self._bytes_waiting = 0
@@ -124,6 +130,15 @@ class File:
         with self._lock:
             self._reader.close()
         self._writer.close()
+
+    def _shared_key(self) -> bytes:
+        """Of whichever process was here first. Answers that are older than it were kept under none that is known."""
+        write = self._writer.execute
+        with self._writer:
+            write("BEGIN IMMEDIATE")
+            if write("INSERT OR IGNORE INTO fingerprints VALUES (1, ?)", (secrets.token_bytes(KEY_BYTES),)).rowcount:
+                write("DELETE FROM answers")
+        return bytes(write("SELECT key FROM fingerprints").fetchone()[0])
 
     def _work(self) -> None:
         while True:

@@ -4,7 +4,7 @@ A server that evaluates under encryption sees ciphertexts only: it can count que
 It cannot round them nor say the label alone; that takes evaluation between two parties (`secure_infer.mpc`). Rounding by the
 client defends nothing: whoever decrypts sees what was there before.
 
-    charge = budgets.charge("hospital-a", model_digest, 1, request_id, fingerprint(...))   # or `await budgets.acharge(...)`
+    charge = budgets.charge("hospital-a", model_digest, 1, request_id, budgets.fingerprint(...))   # or `await budgets.acharge`
     if charge.stored is None:
         charge.keep(answer)     # evaluated and answered
         charge.give_back()      # or: nothing was evaluated, as for a key that is not held
@@ -16,20 +16,21 @@ while the first is being evaluated: either answer is paid for.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from time import time
+from typing import NamedTuple
 
 from secure_infer.errors import InternalFault
 from secure_infer_server.budgets.answers import Answers, File, Memory, Name
+from secure_infer_server.budgets.fingerprint import KEY_BYTES, Fingerprints
 from secure_infer_server.budgets.leases import Leases
 from secure_infer_server.budgets.ledger import Key, Ledger, Used
 from secure_infer_server.budgets.settings import Allowance, BudgetSettings
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     identity: str
     model: bytes
     records: int
@@ -88,10 +89,13 @@ class Budgets:
         self._names: dict[bytes, str] = {}
         self._ledger = Ledger(settings.path)
         self._leases = Leases(self._ledger, settings.block, settings.idle, clock)
-        shelves: list[Memory | File] = [Memory(settings.answer_bytes, settings.answer_seconds, clock)]
+        memory, key = Memory(settings.answer_bytes, settings.answer_seconds, clock), secrets.token_bytes(KEY_BYTES)
+        shelves: list[Memory | File] = [memory]
         if settings.answer_file is not None:
-            shelves.append(File(settings.answer_file, settings.answer_file_bytes, settings.answer_seconds, clock))
+            file = File(settings.answer_file, settings.answer_file_bytes, settings.answer_seconds, clock)
+            shelves, key = [memory, file], file.key
         self._answers = Answers(*shelves, clock=clock)
+        self._fingerprints = Fingerprints(key)
 
     def serve(self, name: str, model_digest: bytes) -> None:
         """Models of that digest have the allowance of that name; others have the one that holds for all.
@@ -102,6 +106,12 @@ class Budgets:
 
     def allowance(self, model_digest: bytes) -> Allowance:
         return self._settings.of(self._names.get(model_digest, ""))
+
+    def fingerprint(
+        self, model_digest: bytes, plan_digest: bytes, key_digest: bytes, ciphertexts: Iterable[bytes]
+    ) -> bytes:
+        """What tells a request from others, as `charge` takes it (16 bytes)."""
+        return self._fingerprints.of(model_digest, plan_digest, key_digest, ciphertexts)
 
     def charge(
         self, identity: str, model_digest: bytes, records: int, request_id: bytes = b"", content: bytes = b""
@@ -150,6 +160,17 @@ class Budgets:
     def used(self, identity: str, model_digest: bytes) -> Used:
         """What was debited, ever and today, leases that are not spent yet among it; reads the ledger."""
         return self._ledger.used((identity, model_digest), self._leases.day)
+
+    def debits(self, identity: str | None, most: int) -> list[tuple[Key, Used]]:
+        """As `Ledger.debits`, today; reads the ledger."""
+        return self._ledger.debits(identity, self._leases.day, most)
+
+    def reset(self, identity: str, model_digest: bytes | None) -> int:
+        """Set what was debited back to nothing, for one model or all; returns for how many models. What other processes have
+        leased ahead at that moment, at most a block each, is spent besides. Raises BudgetUnavailable."""
+        count = self._ledger.reset(identity, model_digest)
+        self._leases.drop(identity, model_digest)
+        return count
 
     def close(self) -> None:
         """Return what was leased and not spent."""

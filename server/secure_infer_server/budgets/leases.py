@@ -100,6 +100,12 @@ class Leases:
                 return
         self._jobs.put(partial(self._ledger.give_back, key, records, day))
 
+    def drop(self, identity: str, model: bytes | None) -> None:
+        """Forget what this process leased ahead for an identity, for one model or all: nothing goes back to the ledger."""
+        with self._lock:
+            for key in [key for key in self._leases if key[0] == identity and model in (None, key[1])]:
+                del self._leases[key]
+
     @property
     def day(self) -> int:
         """The day that records taken now are of."""

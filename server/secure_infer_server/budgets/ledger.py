@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS debits (
 _ADD = "INSERT INTO debits VALUES (?, ?, ?, ?) ON CONFLICT (identity, model, day) DO UPDATE SET records = records + ?4"
 _RETURN = "UPDATE debits SET records = max(0, records - ?4) WHERE identity = ?1 AND model = ?2 AND day = ?3"
 _READ = "SELECT records FROM debits WHERE identity = ? AND model = ? AND day = ?"
+_LIST = """
+SELECT identity, model, SUM(records * (day = -1)), SUM(records * (day = ?1)) FROM debits
+WHERE day IN (-1, ?1) AND (?2 IS NULL OR identity = ?2) GROUP BY identity, model ORDER BY 3 DESC, 1, 2 LIMIT ?3
+"""
+_OF = "FROM debits WHERE identity = ?1 AND (?2 IS NULL OR model = ?2)"
 
 Key = tuple[str, bytes]
 """Identity, and digest of the model."""
@@ -111,6 +116,22 @@ class Ledger:
         """What was debited. Raises BudgetUnavailable."""
         with self._lock, _reported():
             return self._used(key, day)
+
+    def debits(self, identity: str | None, day: int, most: int) -> list[tuple[Key, Used]]:
+        """What was debited of one identity's budgets, or of all; at most so many, the largest totals first."""
+        with self._lock, _reported():
+            rows = self._database.execute(_LIST, (day, identity, most)).fetchall()
+        return [((who, model), Used(total, today)) for who, model, total, today in rows]
+
+    def reset(self, identity: str, model: bytes | None) -> int:
+        """Forget what was debited, for one model or all; returns for how many. Raises BudgetUnavailable."""
+
+        def forget() -> int:
+            (count,) = self._database.execute(f"SELECT COUNT(DISTINCT model) {_OF}", (identity, model)).fetchone()
+            self._database.execute(f"DELETE {_OF}", (identity, model))
+            return int(count)
+
+        return self._write(forget)
 
     def forget_before(self, day: int) -> None:
         """Drop the counts of earlier days; totals stay. Raises BudgetUnavailable."""

@@ -29,7 +29,7 @@ class DealerServicer(mpc_pb2_grpc.DealerServiceServicer):
         self._dealer = dealer
 
     def Deal(self, request: Iterator[mpc_pb2.DealRequest], context: Any) -> Iterator[mpc_pb2.DealResponse]:  # noqa: N802
-        with errors_answered("Deal", context):
+        with errors_answered("DealerService/Deal", context):
             roles.require(context, roles.Role.PARTY_0, roles.Role.PARTY_1)
             seat = self._dealer.join(_hello(request, context), context.cancel)
             try:
@@ -77,8 +77,9 @@ class DealerProcess:
         self.dealer = Dealer()
         limit = recipes.MAX_RECIPE_BYTES + (4 << 10)
         self._endpoint = Endpoint(listening, (SERVICE,), threads=_THREADS, calls=_CALLS, limit=limit)
-        mpc_pb2_grpc.add_DealerServiceServicer_to_server(DealerServicer(self.dealer), self._endpoint.server)
+        mpc_pb2_grpc.add_DealerServiceServicer_to_server(DealerServicer(self.dealer), self._endpoint.services)
         self.heed_signals, self.wait = self._endpoint.heed_signals, self._endpoint.wait
+        self.ready = self._endpoint.ready
 
     def start(self) -> str:
         address = self._endpoint.start()

@@ -20,12 +20,16 @@ from secure_infer.address import is_loopback
 from secure_infer.errors import CallFailed, SecureInferError, SettingsError
 from secure_infer.wire import status as wire_status
 from secure_infer_server.callers.credentials import server_credentials
-from secure_infer_server.faults import unexpected
-from secure_infer_server.process import Ending, bound
+from secure_infer_server.faults import failed, unexpected
+from secure_infer_server.messages import Careful
+from secure_infer_server.observe.calls import Watch
+from secure_infer_server.observe.health import LIVENESS, READINESS
+from secure_infer_server.process import DRAIN_SECONDS, Ending, Underway, bound, drain
+from secure_infer_server.tls import Tls
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 5.0
+UNWATCHED = Watch()
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -47,11 +51,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class Listening:
-    """Where a process listens, and as whom; identity None: without TLS, on loopback alone."""
+    """Where a process listens, and as whom; identity None: without TLS, on loopback alone. drain: seconds that calls under way
+    have once it is to end."""
 
     host: str
     port: int
     identity: Identity | None
+    drain: float = DRAIN_SECONDS
 
     def __post_init__(self) -> None:
         if self.identity is None and not is_loopback(self.host):
@@ -59,9 +65,16 @@ class Listening:
                 f"--insecure serves loopback only, got {self.host}; any other address needs --tls-cert, --tls-key and --client-ca"
             )
 
+    @property
+    def tls(self) -> Tls | None:
+        """The identity, as other parts of a server know it."""
+        identity = self.identity
+        return None if identity is None else Tls(identity.certificate, identity.key, identity.authority)
+
 
 class Endpoint:
-    """A gRPC server. Add servicers to `server`, then `start`, and `heed_signals` and `wait` or `stop`."""
+    """A gRPC server. Add servicers of generated code to `services`, then `start`, and `heed_signals` and `wait` or `stop`.
+    `underway` is to be told of calls: without one, it ends at once."""
 
     def __init__(self, listening: Listening, services: Sequence[str], *, threads: int, calls: int, limit: int) -> None:
         """services: their full names, for health. calls: at once. limit: bytes of one message received."""
@@ -78,8 +91,10 @@ class Endpoint:
             ],
         )
         self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
-        self._ending = Ending()
+        self.services = Careful(self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.services)
+        self.underway, self._ending = Underway(), Ending()
+        self._ready = False
 
     def start(self) -> str:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
@@ -89,9 +104,14 @@ class Endpoint:
             credentials = server_credentials(identity.certificate, identity.key, identity.authority)
         address = bound(self.server, host, self._listening.port, credentials)
         self.server.start()
-        for name in ("", *self._services):
+        for name in ("", READINESS, LIVENESS, *self._services):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._ready = True
         return address
+
+    def ready(self) -> bool:
+        """Whether calls are taken."""
+        return self._ready
 
     def heed_signals(self) -> None:
         """As `Ending.heed_signals`."""
@@ -101,22 +121,30 @@ class Endpoint:
         """Serve until a signal."""
         self._ending.wait()
 
-    def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Drain: no new calls, and those under way have `grace` seconds."""
-        self._health.enter_graceful_shutdown()
-        self.server.stop(grace).wait()
+    def stop(self) -> None:
+        """Drain: no new calls, and those under way have `Listening.drain` seconds."""
+        self._ready = False
+        for name in ("", READINESS, *self._services):
+            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        drain(self.server, self.underway, self._listening.drain)
 
 
 @contextmanager
-def errors_answered(name: str, context: grpc.ServicerContext) -> Iterator[None]:
-    """Catalogued errors become statuses, anything else an id in the log: its text never leaves."""
+def errors_answered(name: str, context: grpc.ServicerContext, watch: Watch = UNWATCHED) -> Iterator[None]:
+    """Catalogued errors become statuses, anything else an id in the log: its text never leaves. name: "Service/Method". watch:
+    is told of the call."""
+    call = watch.begin(name, context)
+    known: SecureInferError | None = None
     try:
         yield
         return
     except SecureInferError as error:
+        failed(log, name, error)
         known = error
     except grpc.RpcError:  # the caller went away while it was sending
         known = CallFailed("the call was cancelled, or took too long")
     except Exception:
         known = unexpected(log, name)
+    finally:
+        watch.end(call, "" if known is None else known.reason)
     context.abort_with_status(rpc_status.to_status(wire_status.to_status(known)))

@@ -11,7 +11,7 @@ from secure_infer_server.faults import unexpected
 from secure_infer_server.mpc.lane import Lane, Patience
 from secure_infer_server.mpc.lanes import LANES, Lanes, complaint
 from secure_infer_server.mpc.transport import Transport
-from secure_infer_server.settings import Tls
+from secure_infer_server.tls import Tls
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from secure_infer.errors import PeerFailure, SettingsError
 from secure_infer_server.mpc.frames import INSTANCE_BYTES, Hello, Misfit
 from secure_infer_server.mpc.lane import Lane, Patience, fresh_hello, opened
 from secure_infer_server.mpc.transport import Security, Transport, security
-from secure_infer_server.settings import Tls
+from secure_infer_server.tls import Tls
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from secure_infer_server.mpc.lane import Lane, Patience
 from secure_infer_server.mpc.lanes import LANES, MAX_LANES, Lanes, complaint
 from secure_infer_server.mpc.transport import Transport
 from secure_infer_server.process import taken
-from secure_infer_server.settings import Tls
+from secure_infer_server.tls import Tls
 
 _HANDSHAKES = 32  # at once; one more ends the oldest, so that slow strangers do not keep the peer out
 _ACCEPT_SECONDS = 0.5

@@ -7,6 +7,7 @@ caller. Neither sees more than its half, uniform words, and openings, which are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
@@ -47,12 +48,23 @@ class Party:
     def __init__(self, models: PartyModels, stores: Stores) -> None:
         self.models, self.stores = models, stores
         self.halves = Halves()
-        for name in models.names():
-            model = models.get(name)
+        self._ahead: dict[bytes, Recipe] = {}
+        models.listen(self._know)
+
+    def _know(self, models: Sequence[PartyModel]) -> None:
+        """Keep bundles ahead for these; raises ResourceExhausted. Those of models that came later make room for others."""
+        first, gone = not self._ahead, dict(self._ahead)
+        for model in models:
             for rows, ahead in AHEAD.items():
                 recipe = model.recipe(rows)
-                if recipe is not None:
-                    stores.register(recipe, ahead, model=name, keep=True)
+                if recipe is None or gone.pop(recipe.digest, None) is not None:
+                    continue
+                if recipe.digest not in self._ahead:
+                    self.stores.register(recipe, ahead, model=model.name, keep=first)
+                    self._ahead[recipe.digest] = recipe
+        for digest, recipe in gone.items():
+            self.stores.release(recipe)
+            del self._ahead[digest]
 
     def answer(self, half: Half) -> tuple[Words, Costs]:
         """This party's share of the answers to a half that was admitted; raises what the catalogue names."""
@@ -65,7 +77,9 @@ class Leader(Party):
     def __init__(self, models: PartyModels, stores: Stores, lanes: LeaderLanes) -> None:
         super().__init__(models, stores)
         self._lanes = lanes
-        self._opened: dict[str, bytes] = {}  # by model, the epoch in which both parties have opened its weights
+        self._opened: dict[
+            bytes, bytes
+        ] = {}  # by model's digest, the epoch in which both parties have opened its weights
 
     def answer(self, half: Half) -> tuple[Words, Costs]:
         # The other party waits a little longer, and the caller hears first what went wrong here.
@@ -92,10 +106,12 @@ class Leader(Party):
 
     def _led(self, half: Half) -> tuple[Words, Costs]:
         started = monotonic()
-        model = self.models.get(half.model)
+        model = self.models.version(half.model, half.model_digest)
         recipe = model.recipe(len(half.share))
         drawn = None if recipe is None else self.stores.take(recipe, half.deadline)
-        opens = drawn is not None and bool(model.evaluator.mask_shapes) and self._opened.get(half.model) != drawn.epoch
+        opens = (
+            drawn is not None and bool(model.evaluator.mask_shapes) and self._opened.get(model.digest) != drawn.epoch
+        )
         start = Start(half.binding, b"" if drawn is None else drawn.correlations.id, opens)
         try:
             with self._lanes.lead(start.pack(), half.deadline, half.answer) as lane:
@@ -106,10 +122,10 @@ class Leader(Party):
                     waited += lane.waited
                 costs = _costs(lane, waited, drawn)
         except BaseException:
-            self._opened.pop(half.model, None)  # whether the other party has opened them, too, is not known
+            self._opened.pop(model.digest, None)  # whether the other party has opened them, too, is not known
             raise
         if opens and drawn is not None:
-            self._opened[half.model] = drawn.epoch  # its messages after the opening have come
+            self._opened[model.digest] = drawn.epoch  # its messages after the opening have come
         return share, costs
 
 
@@ -117,7 +133,7 @@ class Follower(Party):
     """Party 1; `serve` is what its lanes call."""
 
     def answer(self, half: Half) -> tuple[Words, Costs]:
-        recipe = self.models.get(half.model).recipe(len(half.share))
+        recipe = self.models.version(half.model, half.model_digest).recipe(len(half.share))
         if recipe is not None:
             self.stores.register(recipe, model=half.model)  # dealt once both parties ask for it
         self.halves.offer(half)
@@ -144,7 +160,7 @@ class Follower(Party):
         try:
             opening.require(half)
             lane.deadline = half.deadline
-            model = self.models.get(half.model)
+            model = self.models.version(half.model, half.model_digest)
             recipe = model.recipe(len(half.share))
             drawn = None if recipe is None else self._claimed(recipe, opening.bundle)
             waited = monotonic() - began

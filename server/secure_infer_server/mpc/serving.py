@@ -10,18 +10,23 @@ from secure_infer.errors import MalformedRequest
 from secure_infer.v1 import models_pb2, models_pb2_grpc, mpc_pb2, mpc_pb2_grpc
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import mpc as wire_mpc
+from secure_infer_server.callers.policy import canonical
 from secure_infer_server.gate import Ask, Gate
-from secure_infer_server.mpc.endpoint import errors_answered
+from secure_infer_server.models.messages import ready_response
+from secure_infer_server.mpc.endpoint import UNWATCHED, errors_answered
 from secure_infer_server.mpc.halves import Costs, Half, rows_of
 from secure_infer_server.mpc.models import PartyModels
 from secure_infer_server.mpc.party import Party
 from secure_infer_server.mpc.roles import Role, require
+from secure_infer_server.observe import calls
+from secure_infer_server.observe.calls import Watch
 
 SERVICES = (
     models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     mpc_pb2.DESCRIPTOR.services_by_name["PartyService"].full_name,
 )
-_LIST, _GET, _INFER = f"/{SERVICES[0]}/ListModels", f"/{SERVICES[0]}/GetModel", f"/{SERVICES[1]}/InferShare"
+_LIST, _GET, _READY = (f"/{SERVICES[0]}/{name}" for name in ("ListModels", "GetModel", "ModelReady"))
+_INFER = f"/{SERVICES[1]}/InferShare"
 REQUEST_ID_BYTES = 16
 LONGEST_SECONDS = 60.0
 """A request is given up after that, whatever its caller's deadline."""
@@ -32,24 +37,24 @@ _REPORT_SECONDS = 0.25
 class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
     """What the party serves."""
 
-    def __init__(self, models: PartyModels, party: int, gate: Gate) -> None:
-        self._models, self._party, self._gate = models, party, gate
+    def __init__(self, models: PartyModels, party: int, gate: Gate, watch: Watch = UNWATCHED) -> None:
+        self._models, self._party, self._gate, self._watch = models, party, gate, watch
 
     def ListModels(  # noqa: N802
         self, request: models_pb2.ListModelsRequest, context: grpc.ServicerContext
     ) -> models_pb2.ListModelsResponse:
-        with errors_answered("ListModels", context):
+        with errors_answered(canonical(_LIST), context, self._watch):
             self._gate.authenticate(context, _LIST)
             require(context, Role.CLIENT)
             with self._gate.admit(context, _LIST) as admission:
-                specs = [wire_models.to_proto(self._models.get(name).spec) for name in self._models.names()]
+                specs = [wire_models.to_proto(model.spec) for model in self._models.models()]
                 admission.finish("ok")
             return models_pb2.ListModelsResponse(models=specs)
 
     def GetModel(  # noqa: N802
         self, request: models_pb2.GetModelRequest, context: grpc.ServicerContext
     ) -> models_pb2.GetModelResponse:
-        with errors_answered("GetModel", context):
+        with errors_answered(canonical(_GET), context, self._watch):
             self._gate.authenticate(context, _GET)
             require(context, Role.CLIENT)
             with self._gate.admit(context, _GET, request.model) as admission:
@@ -62,17 +67,28 @@ class PartyModelServicer(models_pb2_grpc.ModelServiceServicer):
                 no_plan_reason="a party evaluates secret shares; ask both parties with scheme='mpc'",
             )
 
+    def ModelReady(  # noqa: N802
+        self, request: models_pb2.ModelReadyRequest, context: grpc.ServicerContext
+    ) -> models_pb2.ModelReadyResponse:
+        with errors_answered(canonical(_READY), context, self._watch):
+            self._gate.authenticate(context, _READY)
+            require(context, Role.CLIENT)
+            with self._gate.admit(context, _READY, request.model) as admission:
+                response = ready_response(self._models.readiness(request.model))
+                admission.finish("ok")
+            return response
+
 
 class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
     """Halves in, halves out."""
 
-    def __init__(self, party: Party, gate: Gate) -> None:
-        self._party, self._gate = party, gate
+    def __init__(self, party: Party, gate: Gate, watch: Watch = UNWATCHED) -> None:
+        self._party, self._gate, self._watch = party, gate, watch
 
     def InferShare(  # noqa: N802
         self, request: mpc_pb2.InferShareRequest, context: grpc.ServicerContext
     ) -> mpc_pb2.InferShareResponse:
-        with errors_answered("InferShare", context):
+        with errors_answered(canonical(_INFER), context, self._watch):
             started = monotonic()
             self._gate.authenticate(context, _INFER)
             # A party or the dealer posing as a client would ask for what its role must not know.
@@ -85,8 +101,8 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
                 self._party.halves.admitted(request.request_id, client),
                 self._gate.admit(context, _INFER, request.model, ask) as admission,
             ):
-                model = self._party.models.get(request.model)
-                model.require(request.model_digest, request.program_digest)
+                model = self._party.models.version(request.model, request.model_digest)
+                model.require(request.program_digest)
                 half = Half(
                     request_id=request.request_id,
                     client=admission.caller or client,
@@ -100,6 +116,7 @@ class PartyServicer(mpc_pb2_grpc.PartyServiceServicer):
                     half.abandon()
                 share, costs = self._party.answer(half)
                 data = share.astype("<u8").tobytes()
+                _observe(costs, len(request.share), len(data))
                 admission.finish("ok", bytes_in=len(request.share), bytes_out=len(data))
             return mpc_pb2.InferShareResponse(
                 request_id=request.request_id,
@@ -114,6 +131,13 @@ def _seconds(left: float | None) -> float:
     """How long a request is worked on whose caller waits so long, or has not said."""
     longest = LONGEST_SECONDS if left is None else min(left, LONGEST_SECONDS)
     return longest - min(_REPORT_SECONDS, longest / 10)
+
+
+def _observe(costs: Costs, bytes_in: int, bytes_out: int) -> None:
+    call = calls.current()
+    call.kind, call.bytes_in, call.bytes_out = "shares", bytes_in, bytes_out
+    call.stage("queue", costs.wait)
+    call.stage("link", costs.link)
 
 
 def _costs(costs: Costs, total: float) -> mpc_pb2.PartyCosts:

@@ -117,6 +117,13 @@ class Stores:
         with self._changed:
             self._inventory.register(recipe, ahead, model, keep)
 
+    def release(self, recipe: Recipe) -> None:
+        """Its bundles make room for others from now on."""
+        with self._changed:
+            stock = self._inventory.stocks.get(recipe.digest)
+            if stock is not None:
+                stock.kept = False
+
     def take(self, recipe: Recipe, deadline: float) -> Drawn:
         """The oldest bundle, for party 0, in the order of the calls; the recipe is registered where it was not.
 

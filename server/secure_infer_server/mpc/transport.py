@@ -18,7 +18,7 @@ from secure_infer import pem
 from secure_infer.errors import PeerFailure, SettingsError
 from secure_infer_server.mpc import roles
 from secure_infer_server.mpc.roles import Role
-from secure_infer_server.settings import Tls
+from secure_infer_server.tls import Tls
 
 _CHUNK = 256 << 10
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

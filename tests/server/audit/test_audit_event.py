@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ CONTENT: list[Any] = [
 GOOD: dict[str, Any] = {"who": "hospital-a", "method": "Infer", "outcome": "ok"}
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Event) if f.name not in ("who", "request_id")])
+@pytest.mark.parametrize(
+    "field", [name for name in inspect.signature(Event).parameters if name not in ("who", "request_id", "subject")]
+)
 def test_no_field_takes_content(field: str) -> None:
     for content in CONTENT:
         with pytest.raises(InternalFault) as refused:
@@ -56,6 +59,12 @@ def test_what_a_client_writes_into_its_request_id_is_kept_as_a_hash(tmp_path: Pa
         assert secret not in written
 
 
+def test_whom_an_administrator_names_is_kept_as_a_hash() -> None:
+    entry = Event(**GOOD, subject=CANARY)
+    assert "Canary" not in entry.members
+    assert entry.fields()["subject"] == hashlib.sha256(CANARY.encode()).hexdigest()
+
+
 def test_counts_are_counts() -> None:
     for wrong in (-1, 1 << 53, True, 1.0, "1"):
         with pytest.raises(InternalFault):
@@ -75,6 +84,7 @@ def test_fields_are_the_allow_list() -> None:
         request_id=b"id",
         stored=True,
         second_factor=True,
+        subject="cn:ward-7",
     )
     assert tuple(full.fields()) == (
         "who",
@@ -90,6 +100,7 @@ def test_fields_are_the_allow_list() -> None:
         "stored",
         "second_factor",
         "request",
+        "subject",
     )
     assert set(full.fields()) == set(FIELDS)
     assert Event(**GOOD).fields() == GOOD

@@ -22,6 +22,7 @@ import pytest
 from secure_infer.errors import InternalFault, SettingsError
 from secure_infer_server.audit import AuditLog, AuditSettings, AuditUnavailable, Event, WhenFull, journal
 from secure_infer_server.audit import log as log_module
+from secure_infer_server.audit.journal import Journal
 from secure_infer_server.audit.signing import Verifier
 from secure_infer_server.audit.verify import Report, verify
 
@@ -327,7 +328,7 @@ def test_a_full_queue_refuses_or_lets_wait(tmp_path: Path, monkeypatch: pytest.M
 def test_a_writer_that_died_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     audit = AuditLog(AuditSettings(tmp_path, commit=0))
     with monkeypatch.context() as broken:
-        broken.setattr(Event, "fields", lambda self: {"value": object()})
+        broken.setattr(Journal, "write", lambda self, records: 1 / 0)
         audit.record(event())
         assert "thread ended" in _until_refused(audit).message
     audit.close()

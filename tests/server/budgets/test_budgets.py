@@ -28,10 +28,10 @@ from secure_infer_server.budgets import (
     BudgetSettings,
     BudgetUnavailable,
     RequestIdReused,
-    fingerprint,
     leases,
     single_capacity,
 )
+from secure_infer_server.budgets.fingerprint import Fingerprints
 from secure_infer_server.budgets.ledger import Ledger
 
 MODEL, OTHER = b"m" * 32, b"o" * 32
@@ -244,7 +244,7 @@ def test_an_event_loop_takes_exactly_the_allowance(tmp_path: Path) -> None:
 
 
 def test_an_identical_request_gets_the_stored_answer_and_is_not_charged(tmp_path: Path) -> None:
-    content = fingerprint(MODEL, b"plan", b"key", [b"c"])
+    content = b"c" * 16
     with opened(tmp_path, allowance=Allowance(total=2)) as budgets:
         first = budgets.charge("a", MODEL, 1, b"id", content)
         assert first.stored is None
@@ -255,8 +255,8 @@ def test_an_identical_request_gets_the_stored_answer_and_is_not_charged(tmp_path
             again.keep(b"another")
             again.give_back()
         with pytest.raises(RequestIdReused):
-            budgets.charge("a", MODEL, 1, b"id", fingerprint(MODEL, b"plan", b"key", [b"d"]))
-        theirs = budgets.charge("b", MODEL, 1, b"id", fingerprint(MODEL, b"plan", b"key", [b"d"]))
+            budgets.charge("a", MODEL, 1, b"id", b"d" * 16)
+        theirs = budgets.charge("b", MODEL, 1, b"id", b"d" * 16)
         assert theirs.stored is None
         assert spend(budgets, 10) == 1
 
@@ -297,8 +297,22 @@ def test_a_file_of_answers_outlives_the_process_and_is_bounded(tmp_path: Path) -
 
 
 def test_fingerprints_separate_their_parts() -> None:
+    fingerprint = Fingerprints(bytes(16)).of
     assert fingerprint(b"ab", b"", b"", []) != fingerprint(b"a", b"b", b"", [])
     assert fingerprint(b"", b"", b"", [b"ab"]) != fingerprint(b"", b"", b"", [b"a", b"b"])
+    assert fingerprint(b"", b"", b"", [b"a", b"b"]) == fingerprint(b"", b"", b"", [b"a", b"b"])
+    assert fingerprint(b"", b"", b"", [b"ab"]) != Fingerprints(b"k" * 16).of(b"", b"", b"", [b"ab"])
+
+
+def test_processes_that_share_answers_share_the_key_of_their_fingerprints(tmp_path: Path) -> None:
+    request = (MODEL, b"plan", b"key", [b"c"])
+    with (
+        opened(tmp_path, answer_file=tmp_path / "answers") as one,
+        opened(tmp_path, answer_file=tmp_path / "answers") as two,
+    ):
+        assert one.fingerprint(*request) == two.fingerprint(*request)
+    with opened(tmp_path) as alone:
+        assert alone.fingerprint(*request) != one.fingerprint(*request)
 
 
 def test_capacity_of_single_queries() -> None:

@@ -16,7 +16,7 @@ from secure_infer.ckks.queries import pack_input
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc, keys_pb2, keys_pb2_grpc
 from secure_infer_client import transport
 from secure_infer_client.keys import SecretKey
-from secure_infer_server.registry import ServedModel
+from secure_infer_server.models.served import ServedModel
 
 CHUNK = 200_000
 

@@ -92,7 +92,8 @@ class Pair:
 
         def work(party: int) -> Any:
             end = (self.leader, self.follower)[party]
-            half = Half(request_id, "c", "m", b"", b"", halves[party], time.monotonic() + 20)
+            digest = end.models.get("m").digest
+            half = Half(request_id, "c", "m", digest, b"", halves[party], time.monotonic() + 20)
             with end.halves.admitted(request_id):
                 return end.answer(half)[0]
 

@@ -173,7 +173,7 @@ def test_a_request_is_led_again_when_its_other_half_comes_late(pair: Pair, head:
 
 def test_a_half_whose_caller_has_gone_is_not_led(pair: Pair) -> None:
     own = half()
-    own.model = "m"
+    own.model, own.model_digest = "m", pair.leader.models.get("m").digest
     own.share = np.zeros((1, 8), np.uint64)
     own.abandon()
     own.abandon()

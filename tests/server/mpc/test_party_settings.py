@@ -14,8 +14,8 @@ from secure_infer.mpc import sharefile
 from secure_infer.mpc.program import Answers, Comparisons
 from secure_infer_server.commands import certs, dealer, inspect, party, share_model
 from secure_infer_server.mpc import models
-from secure_infer_server.mpc.metrics import MetricsServer
 from secure_infer_server.mpc.models import PartyModels, PartyPolicy
+from secure_infer_server.observe.endpoint import MetricsServer
 from shared import hidden_head, linear_head
 
 LABEL = PartyPolicy(answers=Answers.LABEL)

@@ -26,8 +26,9 @@ from secure_infer.mpc.ring import Matrix
 from secure_infer_server.commands import certs
 from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.endpoint import Identity, Listening
-from secure_infer_server.mpc.metrics import DealerMetrics, MetricsServer, StoreMetrics
+from secure_infer_server.mpc.metrics import DealerMetrics, StoreMetrics
 from secure_infer_server.mpc.stores import Drawn, Stores
+from secure_infer_server.observe.endpoint import MetricsServer
 
 PROGRAM = "ab" * 32
 PATIENCE = 20.0

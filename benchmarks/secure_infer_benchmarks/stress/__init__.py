@@ -1,0 +1,1 @@
+"""What servers stand: hostile bytes, hours of mixed load with faults, more load than they can take."""
