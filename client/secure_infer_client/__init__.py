@@ -9,8 +9,11 @@ At two parties instead of one server: Client(("127.0.0.1:8443", "127.0.0.1:8444"
 
 from secure_infer_client.aio import AsyncClient
 from secure_infer_client.client import Client
-from secure_infer_client.prediction import Call, CallStats, Explanation, Prediction
+from secure_infer_client.explanation import Explanation, contributions
+from secure_infer_client.keyring import KeyRing
+from secure_infer_client.prediction import Call, CallStats, Prediction
 from secure_infer_client.publish import Published, PublishedPrediction, publish, publish_predictions
+from secure_infer_client.record import Record
 
 __all__ = [
     "AsyncClient",
@@ -18,9 +21,12 @@ __all__ = [
     "CallStats",
     "Client",
     "Explanation",
+    "KeyRing",
     "Prediction",
     "Published",
     "PublishedPrediction",
+    "Record",
+    "contributions",
     "publish",
     "publish_predictions",
 ]

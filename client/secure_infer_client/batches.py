@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
+import grpc
+
 from secure_infer.ckks.batch.plan import BatchPlan
-from secure_infer.errors import AnswerRefused
+from secure_infer.errors import AnswerRefused, CallFailed
 from secure_infer.v1 import inference_pb2, inference_pb2_grpc
 
 MESSAGE_BYTES = 1 << 20
@@ -125,6 +127,13 @@ def infer_batch(
             if done > reached:  # nothing else, NaN neither, moves it
                 reached = min(done, 1.0)
                 progress(reached)
+    except grpc.RpcError as error:
+        if not answers:
+            raise
+        # Not for whoever makes passing failures good: the batch was evaluated, and another one may be charged for.
+        raise CallFailed(
+            f"batch: it broke off after {len(answers)} of {plan.products} answers ({error.code().name}); ask again"
+        ) from None
     finally:
         requests.stop()
         responses.cancel()

@@ -38,6 +38,10 @@ class Costs:
     plans: list[Plan | Program] = field(default_factory=list)
     started: float = field(default_factory=perf_counter)
 
+    def again(self) -> None:
+        """A call is made once more."""
+        self.retries += 1
+
     def add_batch(self, found: BatchAnswers, seconds: float) -> None:
         """Count a batch whose exchange took so long. What this side encrypted meanwhile is not counted twice."""
         self.encrypt += found.encrypt
@@ -73,7 +77,7 @@ class Costs:
         self.link_bytes += max(t.link_bytes for t in told)
         self.correlation_bytes += sum(t.correlation_bytes for t in told)
 
-    def stats(self, records: int, embed: float) -> CallStats:
+    def stats(self, records: int, embed: float = 0.0, callers: int = 1) -> CallStats:
         """The finished call; embed: seconds that came before it."""
         total = perf_counter() - self.started + embed
         return CallStats(
@@ -101,6 +105,7 @@ class Costs:
             correlation_bytes=self.correlation_bytes,
             retries=self.retries,
             wait_ms=1e3 * self.wait,
+            callers=callers,
         )
 
 

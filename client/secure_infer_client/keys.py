@@ -2,7 +2,9 @@
 
 The secret key is never saved, nor is a function of it other than ciphertexts, not even to memory files: its polynomial is
 the decryption of (0, 1), what switching keys are for reaches NTT form by SEAL's encoder, and batches are encrypted by
-decrypting (see `batch.uniform`).
+decrypting (see `batch.uniform`). A key that is to outlive the process is made from a seed, which a key ring keeps encrypted
+(`keyring`) and which gives the same secret again. The seed gives the secret and nothing else: masks, noise and uniform halves
+of a key made again are as fresh as those of any.
 
 Inputs do pass through memory files, on their way into NTT form, and so do fresh encryptions of zero, since SEAL gives
 their seeds to files only. Where a platform has no memory files these are temporary files, which only this user may read
@@ -31,6 +33,9 @@ from secure_infer.ckks.plan import Plan, Privacy, QueryPlan
 from secure_infer.ckks.residues import Residues, add, pack_residues, reduce
 from secure_infer.errors import InternalFault
 
+KEY_SEED_BYTES = 64
+_FINGERPRINT = b"secure-infer secret key 1"
+
 
 @dataclass(frozen=True)
 class _Mask:
@@ -49,17 +54,24 @@ class Upload:
     digest: bytes
 
 
-class SecretKey:
-    """A fresh ternary secret for one set of parameters, held in this process's memory only.
+def new_seed() -> bytes:
+    """A seed for a `SecretKey`, from the operating system."""
+    return os.urandom(KEY_SEED_BYTES)
 
+
+class SecretKey:
+    """A ternary secret for one set of parameters, held in this process's memory only.
+
+    seed: None makes a secret that nothing can make again; 64 bytes of `new_seed` always make the same one.
     Not thread-safe; the owner serialises calls. After `destroy` every method raises.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, seed: bytes | None = None) -> None:
         self.parameters = parameters
         self._ring = seal.ring(parameters)
-        self._generator: sealapi.KeyGenerator | None = sealapi.KeyGenerator(self._ring.context)
-        self._key: sealapi.SecretKey | None = self._generator.secret_key()
+        fresh = sealapi.KeyGenerator(self._ring.context) if seed is None else _from_seed(self._ring, seed)
+        self._generator: sealapi.KeyGenerator | None = fresh
+        self._key: sealapi.SecretKey | None = fresh.secret_key()
         self._encryptor: sealapi.Encryptor | None = sealapi.Encryptor(self._ring.context, self._key)
         self._decryptor: sealapi.Decryptor | None = sealapi.Decryptor(self._ring.context, self._key)
         self._masks: list[_Mask] = []
@@ -165,6 +177,10 @@ class SecretKey:
             raise InternalFault("SEAL's secret is not ternary; this version supports tenseal 0.3")
         return secret.astype(np.int8)
 
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the secret: says whether a seed made the same one again. As secret as the seed it is kept with."""
+        return hashlib.sha256(_FINGERPRINT + self.polynomial().tobytes()).digest()
+
     def destroy(self) -> None:
         """Forget the secret; SEAL clears its memory."""
         self._key = self._encryptor = self._decryptor = self._generator = None
@@ -179,3 +195,19 @@ class SecretKey:
         if secret is None:
             raise InternalFault("the secret key was destroyed")
         return secret
+
+
+def _from_seed(ring: seal.Ring, seed: bytes) -> sealapi.KeyGenerator:
+    """A generator around the secret that the seed gives.
+
+    SEAL draws that secret from a context whose randomness the seed fixes. The context ends here: what is encrypted or made
+    with the generator returned draws from the operating system, else two processes would make the same masks.
+    """
+    if len(seed) != KEY_SEED_BYTES:
+        raise InternalFault(f"key seed: expected {KEY_SEED_BYTES} bytes, got {len(seed)}")
+    literal = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
+    literal.set_poly_modulus_degree(ring.parameters.degree)
+    literal.set_coeff_modulus([sealapi.Modulus(prime) for prime in ring.parameters.primes])
+    literal.set_random_generator(sealapi.Blake2xbPRNGFactory(np.frombuffer(seed, "<u8").tolist()))
+    context = sealapi.SEALContext(literal, True, sealapi.SEC_LEVEL_TYPE.TC128)
+    return sealapi.KeyGenerator(ring.context, sealapi.KeyGenerator(context).secret_key())

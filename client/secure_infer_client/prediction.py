@@ -51,6 +51,8 @@ class Prediction:
 class CallStats:
     """Cost of one `predict` or `classify` call. Times in milliseconds; bytes are message sizes.
 
+    Where rows of several callers went together, it is the cost of all of them: `callers` says how many, `records` their rows.
+
     embed_ms: text to embedding. encrypt_ms: packing and encryption. network_ms: the calls less the server's own time.
     server_ms: the server's handling. decrypt_ms: reading answers. bytes_up and bytes_down exclude the public key, which
     `key_bytes` counts when this call uploaded it. rounds: calls of the server. plan: the parameters in words, of all plans
@@ -59,8 +61,10 @@ class CallStats:
 
     Of two parties: bytes_up and bytes_down are those of both halves, server_ms is the slower party's, of which it spent
     wait_ms waiting for correlations, a lane and the other party's agreement. link_rounds, link_bytes: rounds between the
-    parties, and bytes that each sent the other in them. correlation_bytes: from the dealer, used up by both. retries:
-    requests asked a second time because an answer was out of range.
+    parties, and bytes that each sent the other in them. correlation_bytes: from the dealer, used up by both.
+
+    retries: calls made again, because a server was not reached or was busy; of two parties also requests asked a second time
+    because an answer was out of range.
     """
 
     embed_ms: float
@@ -87,6 +91,7 @@ class CallStats:
     correlation_bytes: int = 0
     retries: int = 0
     wait_ms: float = 0.0
+    callers: int = 1
 
     def __add__(self, other: CallStats) -> CallStats:
         """The cost of both calls."""
@@ -107,18 +112,6 @@ class Call:
 
     stats: CallStats
     model_digest: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Occlusion attributions: how much the predicted class's logit falls when a word is left out.
-
-    words: the text's words, in order. attributions: float64 (words,), positive where the word speaks for `label`.
-    """
-
-    label: str
-    words: tuple[str, ...]
-    attributions: NDArray[np.float64]
 
 
 def predictions(

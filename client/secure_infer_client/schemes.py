@@ -9,9 +9,11 @@ import grpc
 from secure_infer import address
 from secure_infer.ckks.link import Link
 from secure_infer.ckks.plan import Privacy
-from secure_infer.errors import PrivacyRefused, SettingsError
+from secure_infer.errors import PrivacyRefused, SecureInferError, SettingsError
 from secure_infer.heads import ModelSpec
+from secure_infer_client.keyring import Entry, KeyRing
 from secure_infer_client.mpc.session import SharedSession
+from secure_infer_client.ringstate import Name
 from secure_infer_client.session import Session, parse_privacy
 
 SCHEMES = ("ckks", "mpc")
@@ -48,6 +50,7 @@ def open_session(
     link: str | None,
     timeout: float,
     accept_model: Callable[[ModelSpec], bool] | None,
+    key_ring: KeyRing | None,
 ) -> tuple[Session | SharedSession, list[grpc.Channel]]:
     """A session and the channels under it, which are the caller's to close. Nothing is sent yet."""
     wanted = parse_privacy(privacy)
@@ -59,10 +62,13 @@ def open_session(
     try:
         for one in targets:
             channels.append(connect(one))
-    except SettingsError:
+        entry = (
+            Entry(Name(scheme, tuple(targets), model)) if key_ring is None else key_ring.entry(scheme, targets, model)
+        )
+    except SecureInferError:
         for channel in channels:
             channel.close()
         raise
     if scheme == "mpc":
-        return SharedSession(targets, channels, model, timeout, accept_model), channels
-    return Session(channels[0], targets[0], model, wanted, way, timeout, accept_model), channels
+        return SharedSession(targets, channels, model, timeout, accept_model, entry), channels
+    return Session(channels[0], targets[0], model, wanted, way, timeout, accept_model, entry), channels

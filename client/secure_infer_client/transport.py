@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import grpc
 from grpc import experimental
@@ -19,22 +20,6 @@ Result = TypeVar("Result")
 Pem = pem.Source | None
 
 _LIMIT = max(CALL_BYTES, MAX_ANSWER_BYTES) + (64 << 10)
-_SERVICE = {
-    "methodConfig": [
-        # The most specific name counts: half of a secret-shared request is never sent twice.
-        {"name": [{"service": "secure_infer.v1.PartyService"}]},
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        },
-    ]
-}
 
 
 class Target(str):
@@ -82,15 +67,22 @@ def targets(given: Sequence[str], root_certificates: Pem, private_key: Pem, *, p
 
 
 def channel(
-    target: str, *, root_certificates: Pem, private_key: Pem, certificate_chain: Pem, token: str | None
+    target: str,
+    *,
+    root_certificates: Pem,
+    private_key: Pem,
+    certificate_chain: Pem,
+    token: str | None,
+    proxy: str | None = None,
 ) -> grpc.Channel:
-    """A channel to "HOST:PORT". Without certificates, loopback is plain and anything else uses TLS with public roots.
+    """A channel to "HOST:PORT". Without certificates, loopback is plain and anything else uses TLS with public roots: those
+    of the file that SSL_CERT_FILE names, else of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, else gRPC's own.
 
-    The certificate arguments are PEM files (paths) or PEM bytes.
+    The certificate arguments are PEM files (paths) or PEM bytes; of roots, as many certificates as there are.
+    proxy: see `proxy_options`. Nothing is retried here (see `retries`).
     """
     local = address.is_loopback(address.parse(target, "target")[0])
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(_SERVICE)),
         ("grpc.max_receive_message_length", _LIMIT),
         ("grpc.max_send_message_length", _LIMIT),
         # A server that comes back is found again within a second.
@@ -100,14 +92,15 @@ def channel(
         # Whoever waits for a stream of answers reads it, without a thread between.
         (experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
     ]
-    if local:
-        options.append(("grpc.enable_http_proxy", 0))
+    options += proxy_options(proxy, local=local)
     if (private_key is None) != (certificate_chain is None):
         raise SettingsError("private_key and certificate_chain go together; one is missing")
     if not uses_tls(target, root_certificates, private_key):
         if token is not None:
             raise SettingsError("token: it is only sent over TLS; give root_certificates")
         return grpc.insecure_channel(target, options)
+    if root_certificates is None and os.environ.get("SSL_CERT_FILE"):
+        root_certificates = os.environ["SSL_CERT_FILE"]
     root = None if root_certificates is None else pem.certificates("root_certificates", root_certificates)
     key, chain = None, None
     if private_key is not None and certificate_chain is not None:
@@ -116,6 +109,25 @@ def channel(
     if token is not None:
         credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
     return grpc.secure_channel(target, credentials, options)
+
+
+def proxy_options(proxy: str | None, *, local: bool) -> list[tuple[str, Any]]:
+    """How an HTTP proxy is used, by its CONNECT method; TLS goes through it to the server.
+
+    proxy: "http://HOST:PORT", with USER:PASSWORD@ before the host for basic authentication; "" goes without one, whatever the
+    environment says; None goes by grpc_proxy, https_proxy or http_proxy (in lower case, the first that is set) unless
+    no_grpc_proxy or no_proxy names the server. Loopback goes without, unless a proxy is given here. Raises SettingsError.
+    """
+    if proxy == "" or (proxy is None and local):
+        return [("grpc.enable_http_proxy", 0)]
+    if proxy is None:
+        return []
+    parts = urlsplit(proxy)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise SettingsError(
+            "proxy: expected 'http://[USER:PASSWORD@]HOST:PORT'; other kinds of proxies are not supported"
+        )
+    return [("grpc.http_proxy", proxy)]
 
 
 def call(target: str, timeout: float, function: Callable[[], Result]) -> Result:
@@ -150,4 +162,7 @@ def translate(target: str, timeout: float, error: grpc.RpcError) -> SecureInferE
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ResourceExhausted(f"{target}: {details}")
+    if code is grpc.StatusCode.CANCELLED and not (isinstance(target, Target) and target.party):
+        # Not by us, who would not be here: gRPC turns calls away like this where more come than a server can look at.
+        return ResourceExhausted(f"{target} has more calls than it can look at; ask again shortly", again="shortly")
     return CallFailed(f"{target} answered {code.name}: {details}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from secure_infer.ckks.plan import Plan
 from secure_infer.errors import CallFailed, MalformedRequest, SecureInferError, ServerUnavailable
 from secure_infer.v1 import keys_pb2, keys_pb2_grpc
 from secure_infer_client import transport
+from secure_infer_client.keys import Upload
 
 CHUNK = 1 << 20
 ATTEMPTS = 8
@@ -14,13 +16,17 @@ ATTEMPTS = 8
 
 
 def upload_key(
-    stub: keys_pb2_grpc.KeyServiceStub, header: keys_pb2.KeyHeader, data: bytes, target: str, timeout: float
+    stub: keys_pb2_grpc.KeyServiceStub, model: str, plan: Plan, upload: Upload, target: str, timeout: float
 ) -> int:
-    """Send key material; returns the bytes sent. timeout: seconds, of each call.
+    """Send a plan's key material; returns the bytes sent. timeout: seconds, of each call.
 
     The first call sends everything: asking first would cost every upload a round trip. Raises what the last call raised.
     """
     offset = sent = 0
+    data = upload.data
+    header = keys_pb2.KeyHeader(
+        model=model, plan_digest=bytes.fromhex(plan.digest), key_digest=upload.digest, size=len(data)
+    )
 
     def chunks() -> Iterator[keys_pb2.UploadKeysRequest]:
         nonlocal sent
@@ -57,3 +63,9 @@ def _held(stub: keys_pb2_grpc.KeyServiceStub, header: keys_pb2.KeyHeader, target
         return int(transport.call(target, timeout, lambda: stub.GetUpload(request, timeout=timeout)).held)
     except SecureInferError:
         return 0
+
+
+def delete_keys(stub: keys_pb2_grpc.KeyServiceStub, pairs: Sequence[tuple[str, str]], timeout: float) -> int:
+    """Have a server delete key material, given by plan digest and key digest (hex); returns how much of it was there."""
+    keys = [keys_pb2.KeyReference(plan_digest=bytes.fromhex(p), key_digest=bytes.fromhex(k)) for p, k in pairs]
+    return int(stub.DeleteKeys(keys_pb2.DeleteKeysRequest(keys=keys), timeout=timeout).deleted)

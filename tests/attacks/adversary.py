@@ -30,7 +30,8 @@ from secure_infer_client.keys import SecretKey
 from secure_infer_client.uploads import CHUNK
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane, load_query
-from secure_infer_server.registry import Registry, ServedModel
+from secure_infer_server.models.registry import Registry
+from secure_infer_server.models.served import ServedModel
 from secure_infer_server.settings import Policy
 
 SIGMAS = 6.0

@@ -19,7 +19,7 @@ from secure_infer.ckks.sealio import SEED_BYTES
 from secure_infer.errors import AnswerRefused, CallFailed, InternalFault, PlanRefused, ResourceExhausted
 from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2
-from secure_infer_client import AsyncClient, Client
+from secure_infer_client import AsyncClient, Client, description
 from secure_infer_client.choice import Batch, Query
 from secure_infer_client.local_server import LocalServer
 from shared import hidden_head, linear_head, unit_rows
@@ -343,7 +343,7 @@ def test_weak_primes_are_refused_in_batch_plans_too(client: Client) -> None:
     own, step = plan.parameters.data_primes[0], 2 * plan.parameters.degree
     others = replace(plan.parameters, data_primes=(own - step,))
     with pytest.raises(PlanRefused, match="not SEAL's"):
-        client._session._with_own_primes(replace(plan, parameters=others))
+        description.with_own_primes(replace(plan, parameters=others))
 
 
 # Which rows go where.

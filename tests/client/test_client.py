@@ -87,7 +87,7 @@ def test_unknown_model(address: str) -> None:
 
 
 def test_a_corrupt_artifact_says_so(address: str) -> None:
-    with Client(address, model="corrupt") as client, pytest.raises(UnknownModel, match="does not load"):
+    with Client(address, model="corrupt") as client, pytest.raises(UnknownModel, match="not served"):
         client.predict(unit_rows(1, 8))
 
 
@@ -391,7 +391,7 @@ def test_a_regression_has_no_surest_window(tmp_path: Path) -> None:
 
 
 def test_a_fork_while_a_call_is_under_way_does_not_hang(client: Client) -> None:
-    with client._lock:
+    with client._calls._turns._changed:
         child = os.fork()
         if child == 0:
             try:

@@ -29,7 +29,7 @@ from secure_infer.heads import Head, Linear, ReLU
 from secure_infer.mpc.compiler import compile_head
 from secure_infer.mpc.program import Answers, Comparisons, Program, Weights
 from secure_infer.mpc.ring import decode
-from secure_infer_client import AsyncClient, CallStats, Client
+from secure_infer_client import AsyncClient, CallStats, Client, retries
 from secure_infer_client.costs import accuracy
 from secure_infer_client.mpc.session import FREE_RETRIES, rows_a_request
 from secure_infer_client.text import embedder
@@ -460,12 +460,14 @@ def test_catalogued_errors_arrive_as_themselves(own: Parties, error: Exception) 
 
 
 def test_a_half_is_never_sent_twice(own: Parties) -> None:
-    """UNAVAILABLE, which gRPC repeats by itself elsewhere."""
+    """A party that is not ready is asked again, with halves of their own under an id of its own."""
     own.parties[0].refuse = fail(ServerUnavailable("later"))  # type: ignore[assignment]
     with client(own) as made, pytest.raises(ServerUnavailable):
         made.predict(rows(HEADS["small"], 1))
-    assert len(own.parties[0].seen) == 1
-    assert len(own.parties[1].seen) <= 1
+    seen = own.parties[0].seen
+    assert len(seen) == retries.UNREACHABLE
+    assert len({request.share for request in seen}) == len({request.request_id for request in seen}) == len(seen)
+    assert len(own.parties[1].seen) <= len(seen)
 
 
 def test_asking_for_the_model_is_repeated(own: Parties) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from secure_infer.ckks.plan import Plan
 from secure_infer.errors import CallFailed, ServerUnavailable
-from secure_infer.v1 import keys_pb2, keys_pb2_grpc
+from secure_infer.v1 import keys_pb2_grpc
 from secure_infer_client import uploads
+from secure_infer_client.keys import Upload
 from secure_infer_client.uploads import upload_key
 from secure_infer_server.gate import OpenGate
 from secure_infer_server.keys.limits import KeyLimits
@@ -83,14 +84,9 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def send(key: Sample, address: str) -> int:
-    header = keys_pb2.KeyHeader(
-        model="model",
-        plan_digest=key.plan_digest,
-        key_digest=hashlib.sha256(key.data).digest(),
-        size=len(key.data),
-    )
+    upload = Upload(key.data, hashlib.sha256(key.data).digest())
     with grpc.insecure_channel(address) as channel:
-        return upload_key(keys_pb2_grpc.KeyServiceStub(channel), header, key.data, address, 10)
+        return upload_key(keys_pb2_grpc.KeyServiceStub(channel), "model", key.plan, upload, address, 10)
 
 
 def test_a_broken_upload_goes_on(key: Sample, serving: tuple[Breaking, str], backend: MemoryBackend) -> None:

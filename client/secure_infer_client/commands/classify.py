@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from secure_infer.errors import InvalidInput, SettingsError
-from secure_infer_client.commands import connection
+from secure_infer_client.commands import connection, recording
 from secure_infer_client.costs import accuracy
 from secure_infer_client.prediction import Prediction
 from secure_infer_client.text.prepare import POLICIES
@@ -29,6 +29,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--long-text", choices=POLICIES, default="pool", help="texts of several windows: pool them, or score apart"
     )
+    recording.add_options(parser)
     options = parser.parse_args(arguments)
     texts = [text for group in options.text for text in group]
     if options.file is not None:
@@ -41,7 +42,8 @@ def run(arguments: list[str]) -> int:
     if not texts:
         what = f"{options.file} holds no text" if options.file is not None else "give --text TEXT or --file F"
         raise SettingsError(f"no texts: {what}")
-    with connection.client(options, deidentify=not options.keep_identifiers, long_text=options.long_text) as client:
+    how = {"deidentify": not options.keep_identifiers, "long_text": options.long_text}
+    with recording.opened(options) as record, connection.client(options, record=record, **how) as client:
         predictions = client.classify(texts)
         spec, plan, stats = client.spec, client.plan, client.last_call.stats
         label_only = client.label_only

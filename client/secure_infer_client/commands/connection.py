@@ -14,13 +14,16 @@ from secure_infer.ckks.plan import Privacy
 from secure_infer.errors import SettingsError
 from secure_infer_client.batches import Progress
 from secure_infer_client.client import Client
+from secure_infer_client.commands import unlocking
+from secure_infer_client.record import Record
 from secure_infer_client.schemes import SCHEMES
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """required: whether target and model have to be given."""
     parser.add_argument(
         "--target",
-        required=True,
+        required=required,
         action="append",
         metavar="HOST:PORT",
         help="the server; with --scheme mpc give it twice, once for each party",
@@ -28,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheme", choices=SCHEMES, default="ckks", help="ckks: encrypted, one server; mpc: shared between two parties"
     )
-    parser.add_argument("--model", required=True, metavar="NAME", help="the model's name on the server")
+    parser.add_argument("--model", required=required, metavar="NAME", help="the model's name on the server")
     parser.add_argument(
         "--privacy", choices=list(Privacy), help="ask for this level; less than the operator's is refused"
     )
@@ -42,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-file", type=Path, metavar="F", help="file with a bearer token, sent over TLS only")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="deadline of every call (30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    unlocking.add_options(parser)
 
 
 def help_alone(arguments: list[str]) -> list[str]:
@@ -49,13 +53,18 @@ def help_alone(arguments: list[str]) -> list[str]:
     return ["--help"] if {"-h", "--help"} & set(arguments) else arguments
 
 
-def client(options: argparse.Namespace, *, deidentify: bool = True, long_text: str = "pool") -> Client:
-    token = None
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text().strip()
-        except OSError as error:
-            raise SettingsError(f"--token-file: {options.token_file} cannot be read ({error.strerror})") from error
+def token(options: argparse.Namespace) -> str | None:
+    """The bearer token of `--token-file`, where there is one."""
+    file: Path | None = options.token_file
+    try:
+        return None if file is None else file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"--token-file: {file} cannot be read ({error.strerror})") from error
+
+
+def client(
+    options: argparse.Namespace, *, deidentify: bool = True, long_text: str = "pool", record: Record | None = None
+) -> Client:
     return Client(
         options.target,
         model=options.model,
@@ -64,10 +73,12 @@ def client(options: argparse.Namespace, *, deidentify: bool = True, long_text: s
         root_certificates=options.root_certificates,
         private_key=options.private_key,
         certificate_chain=options.certificate_chain,
-        token=token,
+        token=token(options),
         timeout=options.timeout,
         deidentify=deidentify,
         long_text=long_text,
+        record=record,
+        key_ring=unlocking.ring(options),
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from secure_infer.errors import InvalidInput
 from secure_infer.heads import Task
-from secure_infer_client.commands import connection
+from secure_infer_client.commands import connection, recording
 from secure_infer_client.costs import accuracy
 
 
@@ -24,9 +24,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--embeddings", type=Path, required=True, metavar="FILE.npy", help="array (B, d) of float32 or float64"
     )
+    recording.add_options(parser)
     options = parser.parse_args(arguments)
     x = _rows(options.embeddings)
-    with connection.client(options) as client:
+    with recording.opened(options) as record, connection.client(options, record=record) as client:
         spec = client.spec
         rows = spec.contract.check(x)  # all of them before the first leaves
         label_only = client.label_only

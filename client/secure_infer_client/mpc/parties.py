@@ -28,31 +28,30 @@ _SERVICES = "/secure_infer.v1"
 class Parties:
     """targets, channels: one a party, in the same order; which of them is party 0 does not matter."""
 
-    def __init__(self, targets: Sequence[str], channels: Sequence[grpc.Channel], timeout: float) -> None:
+    def __init__(self, targets: Sequence[str], channels: Sequence[grpc.Channel]) -> None:
         self.targets = tuple(targets)
-        self._timeout = timeout
         self._models = [_method(c, "ModelService/GetModel", models_pb2.GetModelResponse) for c in channels]
         self._shares = [_method(c, "PartyService/InferShare", mpc_pb2.InferShareResponse) for c in channels]
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="party")
 
-    def models(self, request: models_pb2.GetModelRequest) -> list[models_pb2.GetModelResponse]:
-        """What each says of a model."""
-        return self._both(self._models, [request, request])
+    def models(self, request: models_pb2.GetModelRequest, timeout: float) -> list[models_pb2.GetModelResponse]:
+        """What each says of a model, within `timeout` seconds."""
+        return self._both(self._models, [request, request], timeout)
 
-    def infer(self, requests: Sequence[mpc_pb2.InferShareRequest]) -> list[mpc_pb2.InferShareResponse]:
+    def infer(self, requests: Sequence[mpc_pb2.InferShareRequest], timeout: float) -> list[mpc_pb2.InferShareResponse]:
         """Each party's answer to its half. A half is sent once, whatever happens."""
-        return self._both(self._shares, requests)
+        return self._both(self._shares, requests, timeout)
 
     def close(self) -> None:
         self._helper.shutdown(wait=False)
 
-    def _both(self, methods: Sequence[Any], requests: Sequence[Any]) -> list[Any]:
+    def _both(self, methods: Sequence[Any], requests: Sequence[Any], timeout: float) -> list[Any]:
         """Both answers; the first failure ends the other call, and is raised as the catalogued error it is."""
         calls: list[Any] = []
         try:
             for method, request in zip(methods, requests, strict=True):
-                calls.append(method(request, timeout=self._timeout))
-            exchange = _Exchange(calls, self.targets, self._timeout)
+                calls.append(method(request, timeout=timeout))
+            exchange = _Exchange(calls, self.targets, timeout)
             other = self._helper.submit(exchange.read, 1)
             answers = [exchange.read(0), other.result()]
             if exchange.problems:

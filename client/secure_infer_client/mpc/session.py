@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.ckks.batch.plan import BatchPlan
-from secure_infer.errors import AnswerRefused, HalvesDiffer, ModelChanged, PlanRefused, SettingsError
+from secure_infer.errors import AnswerRefused, HalvesDiffer, ModelChanged, PlanRefused, SecureInferError, SettingsError
 from secure_infer.heads import ModelSpec, Task
 from secure_infer.mpc.program import Largest, Positive, Program, Weights
 from secure_infer.mpc.ring import Words
@@ -20,12 +20,15 @@ from secure_infer.mpc.sharing import encode_fairly, split
 from secure_infer.v1 import models_pb2, mpc_pb2
 from secure_infer.wire import models as wire_models
 from secure_infer.wire import mpc as wire_mpc
+from secure_infer_client import retries
 from secure_infer_client.batches import Progress, nothing
 from secure_infer_client.choice import Offered
 from secure_infer_client.costs import Costs
+from secure_infer_client.keyring import Entry
 from secure_infer_client.mpc.answers import Answers, Bits, read
 from secure_infer_client.mpc.parties import Parties
 
+BOTH = "both parties"
 REQUEST_BYTES = 2 << 20
 """Of one half, unless a single record takes more."""
 FREE_RETRIES = 4
@@ -44,17 +47,25 @@ class SharedSession:
         model: str,
         timeout: float,
         accept_model: Callable[[ModelSpec], bool] | None,
+        entry: Entry,
     ) -> None:
-        self._parties = Parties(targets, channels, timeout)
+        """entry: what is kept of earlier processes; the session's to close."""
+        self._parties, self._timeout = Parties(targets, channels), timeout
         self._model, self._accept_model = model, accept_model
         self._pinned: tuple[ModelSpec, Program] | None = None
-        self._refusals = self._retries = self._records = 0
+        self._entry = entry
+        self._retries, self._records = entry.state.retries, entry.state.records
 
     # What is served.
 
     @property
+    def pinned(self) -> ModelSpec | None:
+        """The pinned model, where it was asked for already; asks nobody."""
+        return None if self._pinned is None else self._pinned[0]
+
+    @property
     def spec(self) -> ModelSpec:
-        """The pinned model; asked for once."""
+        """The pinned model; asked for once, or never where the key ring has it."""
         return self._known[0]
 
     @property
@@ -77,11 +88,36 @@ class SharedSession:
 
     @property
     def _known(self) -> tuple[ModelSpec, Program]:
+        if self._pinned is None:
+            self._pinned = self._remembered()
         return self._refresh() if self._pinned is None else self._pinned
+
+    def _remembered(self) -> tuple[ModelSpec, Program] | None:
+        """The model as an earlier process pinned it."""
+        try:
+            responses = [models_pb2.GetModelResponse.FromString(held) for held in self._entry.state.pinned]
+            return self._agreed(responses) if responses else None
+        except (SecureInferError, ValueError):  # of another version of this software
+            return None
 
     def _refresh(self) -> tuple[ModelSpec, Program]:
         """Ask both parties for the model; hold their words to each other, to the contract and to what was pinned."""
-        responses = self._parties.models(models_pb2.GetModelRequest(model=self._model))
+        request = models_pb2.GetModelRequest(model=self._model)
+        responses = retries.call(BOTH, self._timeout, lambda left: self._parties.models(request, left))
+        spec, program = self._agreed(responses)
+        if self._pinned not in (None, (spec, program)) and not (self._accept_model and self._accept_model(spec)):
+            raise ModelChanged(
+                f"model {self._model!r} changed at both parties: pinned {_names(*(self._pinned or (spec, program)))}, "
+                f"now {_names(spec, program)}, or another description of it. "
+                "Check with its operators, then make a new client or pass accept_model"
+            )
+        self._pinned = (spec, program)
+        with self._entry.changing() as state:
+            state.pinned = [response.SerializeToString() for response in responses]
+        return self._pinned
+
+    def _agreed(self, responses: Sequence[models_pb2.GetModelResponse]) -> tuple[ModelSpec, Program]:
+        """What both say of the model."""
         described = [self._described(*pair) for pair in zip(self._parties.targets, responses, strict=True)]
         numbers = [response.party if response.HasField("party") else None for response in responses]
         if sorted(n for n in numbers if n is not None) != [0, 1]:
@@ -93,14 +129,7 @@ class SharedSession:
         spec, program = described[0]
         program.check_for(spec.encrypted, spec.outputs)
         _check_answers(spec, program)
-        if self._pinned not in (None, (spec, program)) and not (self._accept_model and self._accept_model(spec)):
-            raise ModelChanged(
-                f"model {self._model!r} changed at both parties: pinned {_names(*(self._pinned or (spec, program)))}, "
-                f"now {_names(spec, program)}, or another description of it. "
-                "Check with its operators, then make a new client or pass accept_model"
-            )
-        self._pinned = (spec, program)
-        return self._pinned
+        return spec, program
 
     def _described(self, target: str, response: models_pb2.GetModelResponse) -> tuple[ModelSpec, Program]:
         if not response.HasField("program"):
@@ -147,9 +176,9 @@ class SharedSession:
         return self.spec.named(found) if found.dtype == np.bool_ else self.spec.decide(found)
 
     def _answers(self, x: NDArray[np.float64], costs: Costs, progress: Progress, *, logits: bool) -> Answers:
-        if self._refusals > 1:
+        if self._entry.state.refusals > 1:
             raise AnswerRefused(
-                "this client stopped: two answers failed their checks. Report both parties; do not retry"
+                f"this client stopped: two answers failed their checks. {self._entry.after_refusals('operators of both parties')}"
             )
         pinned = self.spec
         try:
@@ -182,6 +211,7 @@ class SharedSession:
         if sound.all():
             return found
         self._retries += 1
+        self._count()  # before it is asked again: each time may tell a deviating party about a bit
         if self._retries > FREE_RETRIES + SLACK * program.failure_probability * self._records:
             self._refuse(f"answer: {self._retries} requests failed their checks, more often than truncation does")
         costs.retries += 1
@@ -195,27 +225,37 @@ class SharedSession:
         self, spec: ModelSpec, program: Program, rows: NDArray[np.float64], costs: Costs
     ) -> tuple[Answers, Bits]:
         started = perf_counter()
-        identity = secrets.token_bytes(16)
-        requests = [
-            mpc_pb2.InferShareRequest(
-                request_id=identity,
-                model=self._model,
-                model_digest=bytes.fromhex(spec.digest),
-                program_digest=bytes.fromhex(program.digest),
-                rows=len(rows),
-                share=half.astype("<u8", copy=False).tobytes(),
-            )
-            for half in split(encode_fairly(spec.carry(rows), program.fraction))
-        ]
+        encoded = encode_fairly(spec.carry(rows), program.fraction)
         costs.encrypt += perf_counter() - started
+
+        def attempt(left: float) -> tuple[list[mpc_pb2.InferShareRequest], list[mpc_pb2.InferShareResponse]]:
+            # Halves of their own under an id of its own each time: a half is sent once.
+            requests = self._halves(spec, program, encoded)
+            return requests, self._parties.infer(requests, left)
+
         started = perf_counter()
-        responses = self._parties.infer(requests)
+        requests, responses = retries.call(BOTH, self._timeout, attempt, costs.again)
         costs.add_shares(requests, responses, perf_counter() - started)
         started = perf_counter()
         shares = [self._share(number, requests[number], responses[number], program) for number in range(2)]
         answers = read(program, *shares)
         costs.decrypt += perf_counter() - started
         return answers
+
+    def _halves(self, spec: ModelSpec, program: Program, encoded: Words) -> list[mpc_pb2.InferShareRequest]:
+        """Encoded rows (B, d) as a request to each party."""
+        identity = secrets.token_bytes(16)
+        return [
+            mpc_pb2.InferShareRequest(
+                request_id=identity,
+                model=self._model,
+                model_digest=bytes.fromhex(spec.digest),
+                program_digest=bytes.fromhex(program.digest),
+                rows=len(encoded),
+                share=half.astype("<u8", copy=False).tobytes(),
+            )
+            for half in split(encoded)
+        ]
 
     def _share(
         self, number: int, request: mpc_pb2.InferShareRequest, response: mpc_pb2.InferShareResponse, program: Program
@@ -229,11 +269,15 @@ class SharedSession:
             self._refuse(f"answer of {target}: expected {expected} bytes, got {len(response.share)}")
         return np.frombuffer(response.share, "<u8").astype(np.uint64, copy=False).reshape(request.rows, -1)
 
+    def _count(self) -> None:
+        with self._entry.changing() as state:
+            state.retries, state.records = self._retries, self._records
+
     def _refuse(self, reason: str) -> None:
-        self._refusals += 1
+        self._entry.refuse()
         raise AnswerRefused(
             f"{reason}. A party is faulty or hostile, and which one cannot be told from here: report it to both operators"
-            + ("; this client stops" if self._refusals > 1 else "")
+            + ("; this client stops" if self._entry.state.refusals > 1 else "")
         )
 
     def plaintext(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -243,9 +287,21 @@ class SharedSession:
             "was started with --plaintext-baseline, or evaluate the head here"
         )
 
+    def rotate(self, *, renew: bool) -> int:
+        """Two parties hold no keys: none is deleted."""
+        return 0
+
+    def fits(self, rows: Sequence[int]) -> int:
+        """How many of those who wait with so many rows each, in order, go together: as many as fit one request."""
+        totals = np.cumsum(rows)
+        return max(1, int((totals <= rows_a_request(self.plan)).sum()))
+
     def close(self) -> None:
         """Nothing secret outlives a call; what is under way is ended by closing its channel."""
         self._parties.close()
+        if self._entry.lasts and self._records != self._entry.state.records:
+            self._count()
+        self._entry.close()
 
 
 def rows_a_request(program: Program) -> int:
