@@ -41,6 +41,10 @@ def test_contents(wheel: Path) -> None:
         "secure_infer_client/samples/icd10_test.jsonl",
         "secure_infer_client/text/tokenizer.json",
         "secure_infer_client/text/NOTICE",
+        "secure_infer_client/web/page/index.html",
+        "secure_infer_client/web/page/app.js",
+        "secure_infer_client/web/page/style.css",
+        "secure_infer_client/web/page/icon.svg",
         "secure_infer_server/py.typed",
     }
     assert needed <= names

@@ -52,7 +52,10 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_commands_and_the_ten_lines_work(tmp_path: Path) -> None:
-    serve, classify, _ = (block.strip() for block in blocks("sh") if block.startswith("secure-infer"))
+    serve, classify, score = (
+        next(block.strip() for block in blocks("sh") if block.startswith(f"secure-infer {name} "))
+        for name in ("serve", "classify", "score")
+    )
     serve = serve.replace("127.0.0.1:8443", "127.0.0.1:0")
     with subprocess.Popen(
         command(serve), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -65,6 +68,17 @@ def test_the_commands_and_the_ten_lines_work(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, done.stderr
             assert "Digestive" in done.stdout
+            (tmp_path / "cohort.csv").write_text("visit,note\n1,Acute appendicitis\n2,\n")
+            done = subprocess.run(
+                command(score.replace("127.0.0.1:8443", address)),
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            assert "Digestive" in (tmp_path / "scored.csv").read_text()
+            assert (tmp_path / "scored.csv.rejected.jsonl").exists()
             snippet, own = blocks("python")
             program = snippet.replace("127.0.0.1:8443", address)
             ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

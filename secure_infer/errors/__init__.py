@@ -7,6 +7,7 @@ from secure_infer.errors.catalog import (
     BudgetExhausted,
     BudgetUnavailable,
     CallFailed,
+    CannotUnlock,
     CorrelationMisuse,
     CorrelationsExhausted,
     EmbedderMismatch,
@@ -30,6 +31,7 @@ from secure_infer.errors.catalog import (
     ServerUnavailable,
     SettingsError,
     Unauthenticated,
+    UnknownKey,
     UnknownModel,
     UnsupportedHead,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "BudgetExhausted",
     "BudgetUnavailable",
     "CallFailed",
+    "CannotUnlock",
     "CorrelationMisuse",
     "CorrelationsExhausted",
     "EmbedderMismatch",
@@ -64,6 +67,7 @@ __all__ = [
     "ServerUnavailable",
     "SettingsError",
     "Unauthenticated",
+    "UnknownKey",
     "UnknownModel",
     "UnsupportedHead",
 ]

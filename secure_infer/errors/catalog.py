@@ -66,6 +66,12 @@ class PlanRefused(SecureInferError):
     reason, status = "PLAN_REFUSED", "FAILED_PRECONDITION"
 
 
+class UnknownKey(SecureInferError):
+    """The server does not hold the key that a request names. Our own protocol says so as data, and clients mend it."""
+
+    reason, status = "UNKNOWN_KEY", "FAILED_PRECONDITION"
+
+
 class MalformedRequest(SecureInferError):
     """Bytes from the client are not what the plan says: length, residues, seed, digest."""
 
@@ -191,6 +197,12 @@ class AuditUnavailable(SecureInferError):
     """The audit log takes no entries, so nothing is answered unrecorded; for the operator to mend."""
 
     reason, status = "AUDIT_UNAVAILABLE", "UNAVAILABLE"
+
+
+class CannotUnlock(SecureInferError):
+    """A file that is encrypted at rest does not open: another passphrase or key, or it was changed."""
+
+    reason, status = "CANNOT_UNLOCK", "FAILED_PRECONDITION"
 
 
 class SettingsError(SecureInferError):
