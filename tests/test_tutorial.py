@@ -79,10 +79,16 @@ def encrypted(printed: list[str]) -> None:
 
 
 SHOWS = {
+    "asyncio_service": "XI Digestive system\t",
+    "fastapi_endpoint": '"label":"XI Digestive system"',
+    "fhir_condition": '"code": "XI"',
+    "pandas_batch": "199 of 200 rows have an answer",
+    "plain_script": "bytes went out, encrypted (128-bit)",
+    "sklearn_pipeline": "as in plaintext 100.0%",
     "own_embedder": "refused: model 'chapters' was trained on embedder",
     "triton_client": "bytes of ciphertext for 8 rows",
 }
-NEEDS = {"triton_client": "tritonclient"}
+NEEDS = {"triton_client": "tritonclient", "fastapi_endpoint": "fastapi", "pandas_batch": "pandas"}
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "client" / "examples").glob("*.py")), ids=lambda path: path.stem)

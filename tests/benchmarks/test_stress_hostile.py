@@ -135,7 +135,7 @@ def test_an_error_of_the_catalogue_is_fine_and_any_other_is_not() -> None:
     [
         f"cannot read {CANARY.decode()}",
         f"cannot read {CANARY.hex()}",
-        'File "/work/x.py", line 3',
+        'File "/srv/x.py", line 3',
         "Traceback (most recent call last)",
         "TypeError('x')",
         "x" * 2000,

@@ -31,7 +31,7 @@ _GRPC_ITSELF = {
 }
 """Statuses that gRPC or its health service give on their own."""
 
-_TELLTALE = re.compile(r'Traceback|File "|\.py\b|/work/|/tmp/|/home/|site-packages|0x[0-9a-f]{8}|Error\(')
+_TELLTALE = re.compile(r'Traceback|File "|\.py\b|/tmp/|/home/|/usr/|/root/|site-packages|0x[0-9a-f]{8}|Error\(')
 _NAMES = re.compile(r"'[^']{0,66}'|\"[^\"]{0,66}\"|[0-9a-f]{12}…")
 """What a caller said as a name may be said back, in quotes and cut; and the beginning of a digest."""
 
