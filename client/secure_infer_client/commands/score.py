@@ -141,5 +141,7 @@ def _show(summary: Summary, job: Job, *, as_json: bool) -> None:
         f"{summary.bytes_up} bytes up, {summary.bytes_down} down, {summary.key_bytes} of keys",
     ]
     if summary.rejected:
-        lines.append(f"{summary.rejected} rows rejected, by number and reason: {rejected}")
+        lines.append(
+            f"{summary.rejected} row{'s' * (summary.rejected != 1)} rejected, by number and reason: {rejected}"
+        )
     connection.show(lines)

@@ -22,7 +22,9 @@ _EXTRAS = {
     "text": ("onnxruntime", "texts are embedded here"),
     "server": ("grpc_health", "serving, parties, dealer"),
     "mpc": ("torch", "CrypTen's comparisons at a party"),
-    "train": ("sklearn", "distilling and converting models"),
+    "train": ("simple_icd_10_cm", "distilling models"),
+    "tables": ("pyarrow", "parquet files"),
+    "keyring": ("keyring", "keys of key rings in the system's keyring"),
 }
 
 
