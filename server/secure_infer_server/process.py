@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from typing import Any
 
 from secure_infer.errors import SettingsError
@@ -40,27 +41,30 @@ def bound(server: Any, host: str, port: int, credentials: Any) -> str:
 
 
 class Ending:
-    """The end that a signal asks for."""
+    """The end that a signal asks for.
+
+    A handler runs between any two steps of the main thread, within those of a lock that it holds too: nothing here takes one.
+    """
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked = False
 
     def heed_signals(self) -> None:
         """From now on, SIGTERM or SIGINT ends `wait`; a second one ends the process at once. For the main thread."""
 
         def end(*_: object) -> None:
-            if self._asked.is_set():
+            if self._asked:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGTERM)
-            self._asked.set()
+            self._asked = True
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
 
     def wait(self) -> None:
         """Until a signal."""
-        while not self._asked.wait(3600):
-            pass
+        while not self._asked:
+            time.sleep(LOOK_SECONDS)
 
 
 class Underway:

@@ -118,7 +118,7 @@ def test_signals_end_it_in_order(tmp_path: Path, how: signal.Signals) -> None:
     linear_head(4, 2).save(tmp_path / "m.head")
     server = LocalServer(tmp_path)
     server.process.send_signal(how)
-    assert server.process.wait(timeout=60) == 0
+    assert server.process.wait(timeout=20) == 0
     assert "Traceback" not in server.log()
 
 
