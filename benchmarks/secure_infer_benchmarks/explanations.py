@@ -107,9 +107,9 @@ def measure(count: int = 200) -> list[Row]:
         for name in ("icd10-chapter-linear", "icd10-chapter"):
             head = Head.load(models.path() / f"{name}.head")
             deletion = Deletion(head, embedder)
-            published = head if len(head.layers) == 1 else None
             with Client(server.address, model=name, timeout=120) as client:
-                for method, given in [("occlusion", None), *([("exact", head)] if published else [])]:
+                methods = {"occlusion": None} | ({"exact": head} if len(head.layers) == 1 else {})
+                for method, given in methods.items():
                     for units in ("words", "phrases"):
                         shown = tqdm(chosen, desc=f"{name}, {method} of {units}", leave=False, disable=None)
                         found = [client.explain(text, units=units, published=given) for text in shown]

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
+from secure_infer import whole
 from secure_infer.errors import InvalidHead
 from secure_infer.heads.layers import layer_from
 from secure_infer.heads.task import Task
@@ -81,17 +80,7 @@ def write(
     """A safetensors file with a JSON header; it appears whole or not at all."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     data = to_bytes(contiguous, metadata={_KEY: json.dumps(header, sort_keys=True)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    whole.write(path, data, mode)
 
 
 def read(path: Path, what: str = "a head artifact") -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import getpass
-import os
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from secure_infer.errors import SettingsError
-from secure_infer_client.providers import KeyFile, OsKeyring
+from secure_infer_client.commands import unlocking
+from secure_infer_client.commands.unlocking import CREDENTIAL, OS_KEYRING
+from secure_infer_client.providers import KeyProvider
 from secure_infer_client.record import Record
 from secure_infer_client.record.record import IDS, file_key
 from secure_infer_client.sealed import Secret
 
 PASSPHRASE = "SECURE_INFER_RECORD_PASSPHRASE"  # noqa: S105 (a variable's name)
-OS_KEYRING = "os"
 
 
 def add_key_options(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +27,8 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record-key",
         metavar="F",
-        help=f"instead of a passphrase: a file of 32 random bytes, or {OS_KEYRING!r} for the operating system's keyring",
+        help=f"instead of a passphrase: a file of 32 random bytes, {CREDENTIAL}NAME of systemd, or {OS_KEYRING!r} for the "
+        "operating system's keyring",
     )
 
 
@@ -69,21 +68,13 @@ def key(options: argparse.Namespace) -> Secret:
     return file_key(*_given(options, new=False))
 
 
-def _given(options: argparse.Namespace, *, new: bool) -> tuple[str | None, KeyFile | OsKeyring | None]:
-    if options.record_key is not None:
-        if options.record_passphrase_file is not None:
-            raise SettingsError("--record-key and --record-passphrase-file: expected one of them")
-        return None, OsKeyring("record") if options.record_key == OS_KEYRING else KeyFile(options.record_key)
-    if options.record_passphrase_file is not None:
-        try:
-            return options.record_passphrase_file.read_text(encoding="utf-8").rstrip("\r\n"), None
-        except (OSError, UnicodeDecodeError):
-            raise SettingsError(f"--record-passphrase-file: {options.record_passphrase_file} cannot be read") from None
-    if PASSPHRASE in os.environ:
-        return os.environ[PASSPHRASE], None
-    if not sys.stdin.isatty():
-        raise SettingsError(f"record: give --record-passphrase-file, --record-key or the variable {PASSPHRASE}")
-    asked = getpass.getpass("passphrase of the record: ")
-    if new and getpass.getpass("once more: ") != asked:
-        raise SettingsError("record: the passphrases differ")
-    return asked, None
+def _given(options: argparse.Namespace, *, new: bool) -> tuple[str | None, KeyProvider | None]:
+    return unlocking.given(
+        options.record_passphrase_file,
+        options.record_key,
+        "passphrase of the record",
+        prefix="--record",
+        variable=PASSPHRASE,
+        new=new,
+        entry="record",
+    )

@@ -43,7 +43,12 @@ def run(arguments: list[str]) -> int:
     with ring:
         if options.action == "new-passphrase":
             passphrase, provider = unlocking.given(
-                options.new_passphrase_file, options.new_key, None, f"new passphrase of {ring.path}", new=True
+                options.new_passphrase_file,
+                options.new_key,
+                f"new passphrase of {ring.path}",
+                prefix="--new",
+                variable=None,
+                new=True,
             )
             ring.change_secret(passphrase=passphrase, provider=provider)
             return _show(options, [], [f"{ring.path}: encrypted anew; copies of the old file still open as before"])

@@ -1,4 +1,4 @@
-"""How commands are told what opens a key ring: a passphrase or a key, never on the command line."""
+"""How commands are told what opens a key ring, or another encrypted file: a passphrase or a key, never on the command line."""
 
 from __future__ import annotations
 
@@ -46,22 +46,31 @@ def ring(options: argparse.Namespace) -> KeyRing | None:
     passphrase, provider = given(
         options.key_ring_passphrase_file,
         options.key_ring_key,
-        os.environ.get(PASSPHRASE),
         f"passphrase of {path}",
+        prefix="--key-ring",
+        variable=PASSPHRASE,
         new=not path.exists(),
     )
     return KeyRing(path, passphrase=passphrase, provider=provider)
 
 
 def given(
-    file: Path | None, key: str | None, variable: str | None, what: str, *, new: bool
+    file: Path | None,
+    key: str | None,
+    what: str,
+    *,
+    prefix: str,
+    variable: str | None,
+    new: bool,
+    entry: str = "key ring",
 ) -> tuple[str | None, KeyProvider | None]:
-    """A passphrase or a provider. variable: an environment variable's value. what: as the terminal asks; twice, when new."""
+    """A passphrase or a provider. what: as the terminal asks; twice, when new. prefix: of the options `-passphrase-file` and
+    `-key`, whose values `file` and `key` are. variable: the environment's, by name. entry: of the system's keyring."""
     if file is not None and key is not None:
-        raise SettingsError(f"{what}: expected a passphrase file or a key, got both")
+        raise SettingsError(f"{prefix}-passphrase-file and {prefix}-key: expected one of them, got both")
     if key is not None:
         if key == OS_KEYRING:
-            return None, OsKeyring()
+            return None, OsKeyring(entry)
         if key.startswith(CREDENTIAL):
             return None, KeyFile.credential(key.removeprefix(CREDENTIAL))
         return None, KeyFile(key)
@@ -69,13 +78,12 @@ def given(
         try:
             return file.read_text(encoding="utf-8").rstrip("\r\n"), None
         except (OSError, UnicodeDecodeError):
-            raise SettingsError(f"{what}: {file} cannot be read as text") from None
-    if variable is not None:
-        return variable, None
+            raise SettingsError(f"{prefix}-passphrase-file: {file} cannot be read as text") from None
+    if variable is not None and variable in os.environ:
+        return os.environ[variable], None
     if not sys.stdin.isatty():
-        raise SettingsError(
-            f"{what}: give a passphrase file, a key or the variable {PASSPHRASE}; there is no terminal to ask"
-        )
+        ways = [f"{prefix}-passphrase-file", f"{prefix}-key", *([f"the variable {variable}"] if variable else [])]
+        raise SettingsError(f"{what}: give {' or '.join(ways)}; there is no terminal to ask")
     asked = getpass.getpass(f"{what}: ")
     if new and getpass.getpass("once more: ") != asked:
         raise SettingsError(f"{what}: the two differ")

@@ -10,8 +10,8 @@ import json
 import threading
 from pathlib import Path
 
+from secure_infer import whole
 from secure_infer.errors import InvalidHead, SettingsError
-from secure_infer_server.models import whole
 
 
 class Serials:
@@ -44,7 +44,7 @@ class Serials:
             newest = {**self._newest, model: serial}
             if self._path is not None:
                 try:
-                    whole.write(self._path, json.dumps(newest, sort_keys=True) + "\n")
+                    whole.write(self._path, (json.dumps(newest, sort_keys=True) + "\n").encode())
                 except OSError as error:
                     raise SettingsError(
                         f"--model-serials: {self._path} cannot be written ({error.strerror})"

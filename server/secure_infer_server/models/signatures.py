@@ -18,9 +18,9 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from secure_infer import whole
 from secure_infer.errors import InvalidHead
 from secure_infer_server import ed25519
-from secure_infer_server.models import whole
 
 FORMAT = 1
 MAX_BYTES = 4096
@@ -78,7 +78,7 @@ class Signature:
 
     def write(self, path: Path) -> None:
         """Raises OSError."""
-        whole.write(path, json.dumps(asdict(self), sort_keys=True) + "\n")
+        whole.write(path, (json.dumps(asdict(self), sort_keys=True) + "\n").encode())
 
 
 class Signers:

@@ -1,4 +1,4 @@
-"""Small files that appear whole or not at all, and are on disk when the call returns."""
+"""Files that appear whole or not at all, and are on disk when the call returns."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 
-def write(path: Path, text: str, mode: int = 0o644) -> None:
+def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace the file. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(mode)
@@ -20,6 +20,8 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if os.name != "posix":  # directories cannot be opened there
+        return
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
