@@ -1,173 +1,120 @@
-"""`secure-infer bench`: measures encrypted inference on this machine against the same server's plaintext call."""
+"""`secure-infer bench`: what encrypted inference costs on this machine, against the same server's plaintext call.
+
+`bench compare A.json B.json` tells what changed between two reports, `bench report FILE.json` draws one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
+import shlex
 import sys
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from time import perf_counter
 
-from secure_infer import models
-from secure_infer.heads import Head
-from secure_infer_benchmarks import (
-    batches,
-    deidentification,
-    engine,
-    extraction,
-    gate,
-    sharing,
-    sharing_table,
-    start,
-    throughput,
-)
-from secure_infer_benchmarks import peers as others
-from secure_infer_benchmarks.linear import Settings, measure, unit_norm_head
+from secure_infer_benchmarks import figures
+
+MEASURE = Callable[[bool], figures.Suite]
+TABLE = Callable[[figures.Suite], str]
 
 
-def run(arguments: list[str]) -> int:
-    """Run the benchmark; prints a table, or one JSON object."""
-    parser = argparse.ArgumentParser("secure-infer bench", description=__doc__)
-    parser.add_argument(
-        "--suite",
-        choices=SUITES,
-        default="linear",
-        help="linear: queries through a server, beside plaintext; engine: every plan by itself; batch: many records; "
-        "peers: other software on the same heads; mpc: two parties, beside stock CrypTen; "
-        "start: new processes, with and without a key ring; throughput: one worker and two; gate: callers, budgets and audit "
-        "beside an open server; extraction: stolen models, by policy; deidentify: what is removed",
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    report, text = SUITES[options.suite](options.quick)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
-    sys.stdout.write(json.dumps(report) + "\n" if options.json else text)
-    return 0
+@dataclass(frozen=True)
+class Measured:
+    """A suite: the module that has `function`(quick) and `table`(suite), and what it measures."""
 
+    module: str
+    summary: str
+    table_module: str = ""
+    function: str = "measure"
 
-def linear(quick: bool) -> tuple[dict[str, Any], str]:
-    """Encrypted queries against the plaintext call: the report and its table."""
-    settings = Settings(repeats=45, seconds=2.0) if quick else Settings()
-    heads = {
-        "icd10-chapter-linear": Head.load(models.path() / "icd10-chapter-linear.head"),
-        "unit-norm-384-10": unit_norm_head(384, 10),
-    }
-    report = {"machine": machine(), "heads": {name: measure(head, name, settings) for name, head in heads.items()}}
-    return report, table(report)
-
-
-def deidentify(quick: bool) -> tuple[dict[str, Any], str]:
-    """De-identification on labelled synthetic text: the report and its table; always the published draw."""
-    report = deidentification.report()
-    return report, deidentification.table(report)
-
-
-def encrypted(quick: bool) -> tuple[dict[str, Any], str]:
-    """The engine by itself: single queries of every plan, what smudging costs, how time grows."""
-    report = engine.report(quick)
-    return {"machine": machine()} | report, engine.table(report)
-
-
-def batch(quick: bool) -> tuple[dict[str, Any], str]:
-    """Many records at once, end to end: the report and its table."""
-    report = {"machine": machine()} | batches.report(quick)
-    return report, batches.table(report)
-
-
-def peers(quick: bool) -> tuple[dict[str, Any], str]:
-    """The same heads evaluated by other software, ours first: the report and its table."""
-    report = {"machine": machine()} | others.report(quick, engine.beside_peers)
-    return report, others.table(report)
-
-
-def mpc(quick: bool) -> tuple[dict[str, Any], str]:
-    """Secret sharing between two parties, end to end: the report and its table."""
-    report = {"machine": machine()} | sharing.report(quick)
-    return report, sharing_table.table(report)
-
-
-def first_calls(quick: bool) -> tuple[dict[str, Any], str]:
-    """What a new process takes to its first answer, by key ring: the report and its table."""
-    report = {"machine": machine()} | start.report(quick)
-    return report, start.table(report)
-
-
-def workers(quick: bool) -> tuple[dict[str, Any], str]:
-    """What a server answers a second, by number of workers: the report and its table."""
-    settings = throughput.Settings(seconds=1.0, rounds=2) if quick else throughput.Settings()
-    report = {"machine": machine()} | throughput.measure(settings)
-    return report, throughput.table(report)
-
-
-def guarded(quick: bool) -> tuple[dict[str, Any], str]:
-    """What the gate adds to the cheapest query: the report and its table."""
-    report = {"machine": machine()} | gate.measure(gate.QUICK if quick else gate.Settings())
-    return report, gate.table(report)
-
-
-def stolen(quick: bool) -> tuple[dict[str, Any], str]:
-    """How well a stolen model agrees with the real one, by queries and policy: the report and its table."""
-    report = {"machine": machine()} | extraction.run(extraction.QUICK if quick else extraction.Options())
-    return report, extraction.table(report)
+    def load(self) -> tuple[MEASURE, TABLE]:
+        """Imported when asked for: some need packages that others do without."""
+        at = "secure_infer_benchmarks."
+        measure = getattr(import_module(at + self.module), self.function)
+        return measure, import_module(at + (self.table_module or self.module)).table
 
 
 SUITES = {
-    "linear": linear,
-    "engine": encrypted,
-    "batch": batch,
-    "peers": peers,
-    "mpc": mpc,
-    "start": first_calls,
-    "throughput": workers,
-    "gate": guarded,
-    "extraction": stolen,
-    "deidentify": deidentify,
+    "cost": Measured("cost.suite", "queries in both schemes and every way to ask, beside plaintext", "cost.table"),
+    "plans": Measured("plans", "the server by itself, by plan and by smudging"),
+    "batches": Measured("batches", "many records at once"),
+    "accuracy": Measured("accuracy", "answers beside plaintext on complete test sets: accuracy, errors, calibration"),
+    "network": Measured("network", "both schemes through emulated links, beside what was predicted"),
+    "scaling": Measured("scaling", "heads, batches and clients of all sizes, beside what was predicted"),
+    "throughput": Measured("throughput", "answers a second, by workers"),
+    "start": Measured("start", "new processes, with and without a key ring"),
+    "mnist": Measured("mnist", "the public MNIST MLP workload, beside its published reference"),
+    "peers": Measured("peers", "the same heads in other software"),
+    "mpc": Measured("sharing", "two parties, stage by stage, beside stock CrypTen", "sharing_table", "report"),
+    "gate": Measured("gate", "callers, budgets and audit beside an open server"),
+    "extraction": Measured("extraction", "stolen models' agreement, by queries and policy", function="suite"),
+    "deidentify": Measured("deidentification", "what is removed from synthetic texts", function="suite"),
 }
+GROUPS = {
+    "quick": ("cost",),
+    "full": (
+        *("cost", "plans", "batches", "accuracy", "network", "scaling", "throughput", "start", "mnist", "peers"),
+        "gate",
+    ),
+}
+"""Several suites as one report. quick: under two minutes, with few repeats."""
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were read on."""
-    packages = ("secure-infer", "tenseal", "numpy", "grpcio", "protobuf")
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "load_average_before": os.getloadavg()[0],
-    }
+def run(arguments: list[str]) -> int:
+    """Measure, compare or draw; prints a table, or one JSON object."""
+    match arguments:
+        case ["compare", *rest]:
+            from secure_infer_benchmarks import compare
+
+            return compare.run(rest)
+        case ["report", *rest]:
+            from secure_infer_benchmarks.report import command
+
+            return command.run(rest)
+    options = _parser().parse_args(arguments)
+    names = GROUPS.get(options.suite, (options.suite,))
+    quick = options.quick or options.suite == "quick"
+    machine = figures.machine()
+    found: dict[str, figures.Suite] = {}
+    tables: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        if len(names) > 1:
+            sys.stderr.write(f"{name} ({number} of {len(names)}): {SUITES[name].summary}\n")
+        measure, table = SUITES[name].load()
+        started = perf_counter()
+        found[name] = measure(quick)
+        found[name]["seconds"] = round(perf_counter() - started, 1)
+        tables[name] = table(found[name])
+    report = figures.report(shlex.join(["secure-infer", "bench", *_repeatable(options)]), found, machine)
+    if options.out is not None:
+        figures.save(report, options.out)
+    if options.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    else:
+        sys.stdout.write("\n".join(f"{SUITES[name].summary}\n{text}" for name, text in tables.items()))
+    return 0
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as text."""
-    lines = []
-    for name, r in report["heads"].items():
-        warm, cold, sustained = r["warm_pool"], r["cold_pool"], r["sustained"]
-        single, full = sustained["single"], sustained["full_calls"]
-        encrypted, plain = r["predict_ms"]["median"], r["plaintext_call_ms"]["median"]
-        rows = {
-            "predict / plaintext call": f"{r['ratio_to_plaintext_call']:.1f} x  ({encrypted:.2f} ms / {plain:.2f} ms)",
-            "client": ", ".join(f"{stage} {warm[f'{stage}_ms']:.2f}" for stage in ("encrypt", "network", "decrypt"))
-            + " ms",
-            "server, pool warm": f"{warm['server_ms']:.2f} ms, of it {_server(warm)}",
-            "server, pool empty": f"{cold['server_ms']:.2f} ms, of it {_server(cold)}",
-            "sustained, with refilling": f"{single['records_a_second']:.0f} records a second one by one, "
-            f"{full['records_a_second']:.0f} in calls of {full['records_a_call']}",
-            "bytes": f"{r['bytes_up']:,} up, {r['bytes_down']:,} down, {r['key_bytes']:,} of public key once",
-            "logit error": f"{r['max_logit_error']:.1e} at most, bound {r['error_bound']:.1e}",
-        }
-        security = f"{r['privacy']}, {r['security_bits']}-bit, {r['smudging_bits']} smudging bits"
-        lines.append(f"{name} ({r['head']}): {r['plan']}, {security}")
-        lines += [f"  {title:<25} {figures}" for title, figures in rows.items()]
-    return "\n".join(lines) + "\n"
+def _parser() -> argparse.ArgumentParser:
+    several = "".join(f"{name}: {', '.join(suites)}. " for name, suites in GROUPS.items())
+    each = "; ".join(f"{name}: {suite.summary}" for name, suite in SUITES.items())
+    parser = argparse.ArgumentParser("secure-infer bench", description=__doc__)
+    parser.add_argument(
+        "--suite",
+        choices=[*GROUPS, *SUITES],
+        default="quick",
+        metavar="NAME",
+        help=f"quick unless said otherwise. {several}{each}",
+    )
+    parser.add_argument("--quick", action="store_true", help="few repeats, small samples")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the report there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
 
 
-def _server(times: dict[str, Any]) -> str:
-    return f"load {times['server_load_ms']:.2f}, evaluate and blind {times['server_evaluate_and_blind_ms']:.2f}"
+def _repeatable(options: argparse.Namespace) -> list[str]:
+    """The options that a figure depends on."""
+    return ["--suite", options.suite, *(["--quick"] if options.quick else [])]

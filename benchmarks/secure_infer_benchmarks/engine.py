@@ -1,7 +1,7 @@
 """The encrypted engine by itself: a server's whole handling of a query, for chosen plans, one thread, no network.
 
 Every row goes through the server's own code, from request bytes to answer bytes, with blinds prepared ahead as the server
-prepares them; the client's work is measured beside it. Errors are read over at least 10,000 logits.
+prepares them; the client's work is measured beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from secure_infer import models
 from secure_infer.ckks import planner
 from secure_infer.ckks.answers import read_answer
 from secure_infer.ckks.calibration import unit_costs
@@ -24,10 +23,8 @@ from secure_infer.ckks.link import Link
 from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.ckks.planner import Candidate
 from secure_infer.ckks.queries import pack_input
-from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head, Linear, ModelSpec, Square
 from secure_infer.heads.network import Network
-from secure_infer_benchmarks.linear import inputs, spread, unit_norm_head
 from secure_infer_benchmarks.peers import Workload
 from secure_infer_client.keys import SecretKey
 from secure_infer_server.blinds import BlindPool
@@ -61,20 +58,6 @@ def square_head(features: int, units: int, outputs: int) -> Head:
     last = rng.normal(size=(outputs, units)) / np.sqrt(units)
     labels = [f"class {k}" for k in range(outputs)]
     return Head([Linear(first), Square(), Linear(last)], labels=labels, input_bound=1.0, input_norm=1.0)
-
-
-def cases() -> list[Case]:
-    """The published workloads, each within its bytes and smudging."""
-    linear, square = unit_norm_head(384, 10), square_head(384, 64, 10)
-    flagship = Head.load(models.path() / "icd10-chapter.head")
-    return [
-        Case("384 -> 10", linear, 18),
-        Case("384 -> 10, error 1e-4", linear, 18, 1e-4),
-        Case("384 -> 64 -> 10 square, few bytes", square, 20, 1e-3, 150_000),
-        Case("384 -> 64 -> 10 square", square, 20, 1e-3, 570_000),
-        Case("ICD-10 384 -> 256 -> 21, few bytes", flagship, 16, 1.5e-3, 150_000),
-        Case("ICD-10 384 -> 256 -> 21", flagship, 18, 1.5e-3, 570_000),
-    ]
 
 
 def choose(case: Case) -> Candidate:
@@ -154,35 +137,6 @@ def run(head: Head, candidate: Candidate, x: Floats, name: str) -> tuple[Floats,
     return np.stack(logits), stages
 
 
-def measure(case: Case, logits: int) -> dict[str, Any]:
-    """A case's row: what its plan is, milliseconds by stage, bytes, and the error over that many logits."""
-    candidate = choose(case)
-    plan = candidate.plan
-    queries = max(30, -(-logits // plan.outputs))
-    x = inputs(case.head.features, queries) * min(1.0, case.head.contract.largest_norm)
-    found, stages = run(case.head, candidate, x, case.name)
-    read = np.abs(found - case.head.evaluate(x)).ravel()
-    return {
-        "kind": candidate.kind,
-        "plan": str(plan.parameters),
-        "ciphertexts": plan.ciphertexts,
-        "products": plan.products,
-        "privacy": str(plan.privacy),
-        "security_bits": plan.security_bits,
-        "smudging_bits": plan.smudging_bits,
-        "error_bound": plan.error_bound,
-        "answer_range": plan.answer_range,
-        "max_logit_error": float(read.max()),
-        "p999_logit_error": float(np.quantile(read, 0.999)),
-        "logits": len(read),
-        "bytes_up": plan.query_bytes,
-        "bytes_down": plan.answer_bytes,
-        "key_bytes": plan.key_bytes,
-        "predicted_server_ms": 1e3 * candidate.cost.server,
-        **{f"{stage}_ms": spread([times[stage] for times in stages]) for stage in stages[0]},
-    }
-
-
 def beside_peers(workload: Workload) -> list[dict[str, Any]]:
     """This project's row for a workload of the peers' benchmark."""
     case = Case("secure-infer", workload.head, DEFAULT_SMUDGING, None, 570_000)
@@ -214,66 +168,3 @@ def beside_peers(workload: Workload) -> list[dict[str, Any]]:
             "argmax_agreement": float((found.argmax(axis=1) == exact.argmax(axis=1)).mean()),
         }
     ]
-
-
-def report(quick: bool) -> dict[str, Any]:
-    """The published cases, what smudging costs, and how the server's time grows."""
-    logits = LOGITS // 20 if quick else LOGITS
-    suites = {"cases": (cases(), logits), "smudging": (smudging_cases(), 300), "scaling": (scaling_cases(quick), 300)}
-    found: dict[str, Any] = {}
-    with tqdm(total=sum(len(some) for some, _ in suites.values()), desc="engine", leave=False, disable=None) as bar:
-        for title, (some, number) in suites.items():
-            found[title] = {}
-            for case in some:
-                bar.set_postfix_str(case.name)
-                try:
-                    found[title][case.name] = measure(case, number)
-                except UnsupportedHead as problem:
-                    found[title][case.name] = {"reason": problem.message}
-                bar.update()
-    return found
-
-
-def smudging_cases() -> list[Case]:
-    """The published heads at several levels of smudging."""
-    heads = {
-        "384 -> 10": unit_norm_head(384, 10),
-        "384 -> 64 -> 10 square": square_head(384, 64, 10),
-        "ICD-10 384 -> 256 -> 21": Head.load(models.path() / "icd10-chapter.head"),
-    }
-    return [
-        Case(f"{name}, s = {bits}", head, bits, 1.5e-3 if name.startswith("ICD") else 1e-3, 1_600_000)
-        for name, head in heads.items()
-        for bits in (7, 20, 30, 40)
-    ]
-
-
-def scaling_cases(quick: bool) -> list[Case]:
-    """Heads that differ from one in the middle by one dimension."""
-    shapes = [(384, 64, 10), (96, 64, 10), (1536, 64, 10), (384, 16, 10), (384, 256, 10), (384, 64, 2), (384, 64, 40)]
-    return [
-        Case(f"{d} -> {h} -> {k}", square_head(d, h, k), 18, 1e-3, kinds=("slots",))
-        for d, h, k in (shapes[:3] if quick else shapes)
-    ]
-
-
-def table(found: dict[str, Any]) -> str:
-    """The report as text."""
-    lines = []
-    for title, rows in found.items():
-        lines.append(
-            f"{title:<38} {'plan':<24} {'server ms':>9} {'predicted':>9} {'evaluate':>8} {'client ms':>9} "
-            f"{'up':>9} {'down':>7} {'keys':>9} {'s':>3} {'bound':>7} {'max err':>7}"
-        )
-        for name, r in rows.items():
-            if "reason" in r:
-                lines.append(f"{name:<38} does not fit: {r['reason'][:120]}")
-                continue
-            client = r["encrypt_ms"]["median"] + r["read_ms"]["median"]
-            lines.append(
-                f"{name:<38} {r['plan']:<24} {r['server_ms']['median']:>9.2f} {r['predicted_server_ms']:>9.2f} "
-                f"{r['evaluate_and_blind_ms']['median']:>8.2f} {client:>9.2f} {r['bytes_up']:>9,} {r['bytes_down']:>7,} "
-                f"{r['key_bytes']:>9,} {r['smudging_bits']:>3} {r['error_bound']:>7.1e} {r['max_logit_error']:>7.1e}"
-            )
-        lines.append("")
-    return "\n".join(lines)

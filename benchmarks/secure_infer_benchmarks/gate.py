@@ -12,14 +12,14 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter, sleep
-from typing import Any
 
 from tqdm import tqdm
 
 from secure_infer.v1 import inference_pb2
 from secure_infer_benchmarks import gate_alone, throughput
+from secure_infer_benchmarks.figures import Suite, figure, ratio
 from secure_infer_benchmarks.linear import unit_norm_head
 from secure_infer_client.local_server import LocalServer
 
@@ -124,8 +124,13 @@ def family_seconds(pid: int) -> float:
     return processor_seconds(pid) + sum(map(processor_seconds, children))
 
 
-def measure(settings: Settings) -> dict[str, Any]:
+def measure(quick: bool) -> Suite:
     """Processor time and latency by gate, and their ratios to the open one's, slice by slice."""
+    return run(QUICK if quick else Settings())
+
+
+def run(settings: Settings) -> Suite:
+    """The suite with those settings."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         unit_norm_head(384, 10).save(Path(directory) / "head.head")
         servers = {name: Metered(stack, Path(directory), gate, settings) for name, gate in GATES.items()}
@@ -137,46 +142,45 @@ def measure(settings: Settings) -> dict[str, Any]:
         plan = servers["open"].replay.plan
         base = servers["open"].seen
         alone = gate_alone.measure(POLICY, plan.query_bytes, plan.answer_bytes, settings.alone)
-        return {
-            "head": "384 -> 10",
-            "plan": f"{plan.kind} {plan.parameters}",
-            "bytes_up": plan.query_bytes,
-            "calls": settings.calls * settings.rounds,
-            "max_logit_error": max(server.error for server in servers.values()),
-            "gates": {
-                name: {
-                    "processor_ms": median(server.seen.cpu),
-                    "call_ms": median(server.seen.call),
-                    "processor_ratio": _ratio(server.seen.cpu, base.cpu),
-                    "call_ratio": _ratio(server.seen.call, base.call),
+        rows = [
+            {
+                "id": name,
+                "scheme": "ckks",
+                "plan": f"{plan.kind} {plan.parameters}",
+                "figures": {
+                    "call_ratio": ratio(server.seen.call, base.call),
+                    "processor_ratio": ratio(server.seen.cpu, base.cpu),
+                    "call_ms": figure(server.seen.call),
+                    "processor_ms": figure(server.seen.cpu),
+                },
+                "counts": {
+                    "gate_alone_us": alone[name]["us"],
+                    "gate_alone_best_us": alone[name]["best_us"],
                     "blinds_inline": server.seen.blinds_inline,
-                    "alone": alone[name],
-                }
-                for name, server in servers.items()
-            },
-        }
+                    "bytes_up": plan.query_bytes,
+                    "max_logit_error": server.error,
+                },
+            }
+            for name, server in servers.items()
+        ]
+    return {"calls": settings.calls * settings.rounds, "rows": rows}
 
 
-def _ratio(found: list[float], base: list[float]) -> dict[str, float]:
-    """Of slices of the same round: median and quartiles."""
-    ratios = [mine / its for mine, its in zip(found, base, strict=True)]
-    low, middle, high = quantiles(ratios, n=4)
-    return {"median": middle, "quartile_1": low, "quartile_3": high}
-
-
-def table(report: dict[str, Any]) -> str:
-    """The report as text."""
+def table(suite: Suite) -> str:
+    """The suite as text."""
     lines = [
-        f"{report['head']}: {report['plan']}, {report['calls']} calls of each server, one after the other",
-        f"  {'gate':<26}{'processor ms':>13}{'ratio':>22}{'call ms':>10}{'ratio':>22}{'gate alone us':>15}{'at best':>9}",
+        f"{suite['rows'][0]['plan']}, {suite['calls']} calls of each server, one after the other, slices in turn",
+        f"  {'gate':<26}{'call ratio':>22}{'processor ratio':>22}{'call ms':>10}{'processor ms':>13}"
+        f"{'gate alone us':>15}{'at best':>9}",
     ]
-    for name, found in report["gates"].items():
-        cpu, call = (
-            f"{r['median']:.3f} ({r['quartile_1']:.3f}-{r['quartile_3']:.3f})"
-            for r in (found["processor_ratio"], found["call_ratio"])
+    for row in suite["rows"]:
+        found, counts = row["figures"], row["counts"]
+        call, cpu = (
+            f"{one['median']:.3f} ({one['low']:.3f}-{one['high']:.3f})"
+            for one in (found["call_ratio"], found["processor_ratio"])
         )
         lines.append(
-            f"  {name:<26}{found['processor_ms']:>13.3f}{cpu:>22}{found['call_ms']:>10.3f}{call:>22}"
-            f"{found['alone']['us']:>15.1f}{found['alone']['best_us']:>9.1f}"
+            f"  {row['id']:<26}{call:>22}{cpu:>22}{found['call_ms']['median']:>10.3f}{found['processor_ms']['median']:>13.3f}"
+            f"{counts['gate_alone_us']:>15.1f}{counts['gate_alone_best_us']:>9.1f}"
         )
     return "\n".join(lines) + "\n"

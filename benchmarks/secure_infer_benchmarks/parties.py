@@ -33,13 +33,16 @@ class Served:
 class Parties:
     """`secure-infer dealer` and two times `secure-infer party`, their certificates and models in a temporary folder.
 
-    round_trip_ms: of every link (each party to the client, to the other and to the dealer), emulated by `Forwarder`; None
-    leaves the links as loopback has them. rejected: by name, why a model is not served. Raises ServerUnavailable when a
-    process does not start.
+    round_trip_ms, megabits: of every link (each party to the client, to the other and to the dealer), emulated by `Forwarder`;
+    without a round trip the links are as loopback has them. rejected: by name, why a model is not served. pids: of the three
+    processes, by role. Raises ServerUnavailable when a process does not start.
     """
 
-    def __init__(self, served: Sequence[Served], round_trip_ms: float | None = None) -> None:
-        self._round_trip_ms = round_trip_ms
+    def __init__(
+        self, served: Sequence[Served], round_trip_ms: float | None = None, megabits: float | None = None
+    ) -> None:
+        self._round_trip_ms, self._megabits = round_trip_ms, megabits
+        self.pids: dict[str, int] = {}
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self._pem = certs.make(folder / "certs", [HOST], "benchmark", days=2)
@@ -82,13 +85,14 @@ class Parties:
             *("--client-ca", str(self._pem["ca.pem"]), *options),
         )
         stack.callback(process.stop)
+        self.pids[role] = process.process.pid
         return process
 
     def _far(self, stack: ExitStack, address: str) -> str:
         """The address, at the far end of an emulated link if there is to be one."""
         if self._round_trip_ms is None:
             return address
-        return stack.enter_context(Forwarder(address, self._round_trip_ms)).address
+        return stack.enter_context(Forwarder(address, self._round_trip_ms, self._megabits)).address
 
 
 def _lay_out(served: Sequence[Served], directories: Sequence[Path]) -> list[str]:

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
-from typing import Any
+
+from tqdm import tqdm
 
 from secure_infer import models
+from secure_infer_benchmarks.figures import Suite, figure
 from secure_infer_client.local_server import LocalServer
 
 HEADS = ("icd10-chapter-linear", "icd10-chapter")
@@ -64,24 +65,33 @@ TIMES = (
 )
 
 
-def report(quick: bool) -> dict[str, Any]:
-    """By head, then by ring: medians over processes, in milliseconds."""
+RINGS = ("none", "cold", "warm")
+
+
+def measure(quick: bool) -> Suite:
+    """By head and ring, processes in turn, so that a slow minute hits all alike."""
     repeats = 3 if quick else 9
-    found: dict[str, Any] = {}
+    rows = []
     with tempfile.TemporaryDirectory() as directory, LocalServer(models.path()) as server:
         for head in HEADS:
             ring = str(Path(directory) / f"{head}.ring")
-            runs: dict[str, list[dict[str, float]]] = {"none": [], "cold": [], "warm": []}
-            for _ in range(repeats):  # in turn, so that a slow minute hits all alike
+            runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in RINGS}
+            for _ in tqdm(range(repeats), desc=f"start: {head}", leave=False, disable=None):
                 Path(ring).unlink(missing_ok=True)
-                runs["none"].append(_process(server.address, head, ""))
-                runs["cold"].append(_process(server.address, head, ring))
-                runs["warm"].append(_process(server.address, head, ring))
-            found[head] = {
-                kind: {name: median(run[name] for run in taken) for name in (*TIMES, "key_bytes")}
+                for kind in RINGS:
+                    runs[kind].append(_process(server.address, head, "" if kind == "none" else ring))
+            rows += [
+                {
+                    "id": f"{head}/ckks, ring {kind}",
+                    "head": head,
+                    "scheme": "ckks",
+                    "ring": kind,
+                    "figures": {name: figure([run[name] for run in taken]) for name in TIMES},
+                    "counts": {"key_bytes": int(taken[-1]["key_bytes"])},
+                }
                 for kind, taken in runs.items()
-            }
-    return {"processes": repeats, "heads": found}
+            ]
+    return {"rows": rows}
 
 
 def _process(address: str, head: str, ring: str) -> dict[str, float]:
@@ -91,14 +101,13 @@ def _process(address: str, head: str, ring: str) -> dict[str, float]:
     return found
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as text."""
+def table(suite: Suite) -> str:
+    """The suite as text."""
     lines = [
-        f"to the first answer of a new process, ms (medians of {report['processes']})",
-        f"{'':<28}{'import':>8}{'open':>8}{'first':>8}{'in all':>8}{'cpu':>8}{'second':>8}{'steady':>8}{'keys, bytes':>13}",
+        "to the first answer of a new process, ms",
+        f"{'':<40}{'import':>8}{'open':>8}{'first':>8}{'in all':>8}{'cpu':>8}{'second':>8}{'steady':>8}{'keys, bytes':>13}",
     ]
-    for head, kinds in report["heads"].items():
-        for kind, r in kinds.items():
-            times = "".join(f"{r[name]:>8.1f}" for name in TIMES)
-            lines.append(f"{head + ', ' + kind:<28}{times}{int(r['key_bytes']):>13,}")
+    for row in suite["rows"]:
+        times = "".join(f"{row['figures'][name]['median']:>8.1f}" for name in TIMES)
+        lines.append(f"{row['id']:<40}{times}{row['counts']['key_bytes']:>13,}")
     return "\n".join(lines) + "\n"

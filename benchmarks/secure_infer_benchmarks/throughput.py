@@ -12,9 +12,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from time import perf_counter
-from typing import Any
 
 import grpc
 import numpy as np
@@ -27,6 +25,7 @@ from secure_infer.errors import InternalFault
 from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2, keys_pb2, keys_pb2_grpc
 from secure_infer_benchmarks.engine import square_head
+from secure_infer_benchmarks.figures import Suite, figure, ratio
 from secure_infer_benchmarks.linear import inputs
 from secure_infer_client import Client
 from secure_infer_client.keys import SecretKey
@@ -131,9 +130,16 @@ class Replay:
             key.destroy()
 
 
-def measure(settings: Settings, head: Head | None = None) -> dict[str, Any]:
-    """Rates by number of workers, and their ratio to one worker's."""
-    head = head or square_head(384, 64, 10)
+QUICK = Settings(seconds=1.0, rounds=2)
+
+
+def measure(quick: bool) -> Suite:
+    """The head with a hidden layer at one worker and at two."""
+    return run(QUICK if quick else Settings(), square_head(384, 64, 10))
+
+
+def run(settings: Settings, head: Head) -> Suite:
+    """Rates by number of workers, and their ratio to the first's, slice by slice."""
     rates: dict[int, list[float]] = {count: [] for count in settings.workers}
     calls: dict[int, list[float]] = {count: [] for count in settings.workers}
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
@@ -143,45 +149,46 @@ def measure(settings: Settings, head: Head | None = None) -> dict[str, Any]:
             server = stack.enter_context(LocalServer(Path(directory), "--workers", str(count)))
             replays[count] = Replay(server.address, "hidden", head, settings)
             stack.callback(replays[count].close)
-        errors = [replay.check() for replay in replays.values()]
+        errors = {count: replay.check() for count, replay in replays.items()}
         for _ in tqdm(range(settings.rounds), desc="throughput", leave=False, disable=None):
             for count, replay in replays.items():
                 rate, times = replay.rate(settings.callers, settings.seconds)
                 rates[count].append(rate)
                 calls[count] += times
         plan = replays[settings.workers[0]].plan
-    base = median(rates[settings.workers[0]])
     return {
-        "head": f"{head.features} -> ... -> {head.outputs}",
-        "plan": f"{plan.kind} {plan.parameters}",
-        "bytes_up": plan.query_bytes,
-        "bytes_down": plan.answer_bytes,
-        "max_logit_error": max(errors),
-        "error_bound": plan.error_bound,
         "callers": settings.callers,
         "sessions": settings.sessions,
-        "by_workers": {
-            str(count): {
-                "answers_a_second": median(found),
-                "slices": found,
-                "call_ms": median(calls[count]),
-                "ratio": median(found) / base,
+        "rows": [
+            {
+                "id": f"{count} workers",
+                "scheme": "ckks",
+                "plan": f"{plan.kind} {plan.parameters}",
+                "workers": count,
+                "figures": {
+                    "ratio_to_one": ratio(rates[count], rates[settings.workers[0]]) | {"better": "higher"},
+                    "answers_a_second": figure(rates[count], unit="/s", better="higher"),
+                    "call_ms": figure(calls[count]),
+                },
+                "counts": {
+                    "bytes_up": plan.query_bytes,
+                    "bytes_down": plan.answer_bytes,
+                    "max_logit_error": errors[count],
+                    "error_bound": plan.error_bound,
+                },
             }
-            for count, found in rates.items()
-        },
+            for count in settings.workers
+        ],
     }
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as text."""
-    lines = [
-        f"{report['head']}: {report['plan']}, {report['callers']} calls at once, {report['bytes_up']:,} bytes up, "
-        f"{report['bytes_down']:,} down"
-    ]
-    for workers, found in report["by_workers"].items():
+def table(suite: Suite) -> str:
+    """The suite as text."""
+    lines = [f"{suite['callers']} calls at once, of {suite['sessions']} clients"]
+    for row in suite["rows"]:
+        found = {name: one["median"] for name, one in row["figures"].items()}
         lines.append(
-            f"  {workers:>2} workers {found['answers_a_second']:>8.1f} answers a second  {found['ratio']:.2f} x  "
-            f"{found['call_ms']:.1f} ms a call"
+            f"  {row['id']:<10} {found['ratio_to_one']:.2f} x  {found['answers_a_second']:>7.1f} answers a second, "
+            f"{found['call_ms']:.1f} ms a call; {row['plan']}"
         )
-    lines.append(f"  logit error {report['max_logit_error']:.1e} at most, bound {report['error_bound']:.1e}")
     return "\n".join(lines) + "\n"

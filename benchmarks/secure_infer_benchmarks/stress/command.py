@@ -10,6 +10,7 @@ SUITES = {
     "hostile": "hostile inputs on every method, port and parser, beside queries whose answers are checked",
     "soak": "mixed load with killed workers and restarted servers, every answer checked",
     "overload": "more load than a server can take: refusals, health and recovery",
+    "kills": "SIGKILL at random moments, while keys are uploaded and while models change",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from secure_infer.errors import InternalFault, MalformedRequest, ResourceExhausted, SettingsError
-from secure_infer_server.keys import endurance
+from secure_infer_benchmarks.stress import key_kills
 from secure_infer_server.keys.disk import DiskBackend
 from secure_infer_server.keys.files import STALE_SECONDS, BlobFiles
 from secure_infer_server.keys.limits import KeyLimits
@@ -45,13 +45,13 @@ def blob(root: Path) -> Path:
 
 
 def test_it_is_killed_at_random_moments_and_stays_consistent(root: Path) -> None:
-    endured = endurance.endure(8, root)
-    assert endured.rounds == 8
+    endured = key_kills.endure(8, root)
+    assert endured.kills == 8
     assert endured.keys
 
 
 def test_two_processes_work_on_one_store_and_both_are_killed(root: Path) -> None:
-    command = [sys.executable, "-m", "secure_infer_server.keys.endurance", "--work", str(root), "shared"]
+    command = [sys.executable, "-m", "secure_infer_benchmarks.stress.key_kills", str(root), "shared"]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for child in children:
         child.stdout.readline()
@@ -63,8 +63,8 @@ def test_two_processes_work_on_one_store_and_both_are_killed(root: Path) -> None
         said.append(child.communicate()[0])
     assert all("uploaded" in words for words in said)
     assert not any("wrong" in words for words in said)
-    unknown = {(owner, key): None for owner in range(endurance.OWNERS) for key in range(endurance.KEYS)}
-    keys, _, _ = endurance.check(root, [], unknown)
+    unknown = {(owner, key): None for owner in range(key_kills.OWNERS) for key in range(key_kills.KEYS)}
+    keys, _, _ = key_kills.check(root, [], unknown)
     assert keys
 
 

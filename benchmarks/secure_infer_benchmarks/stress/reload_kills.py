@@ -4,14 +4,11 @@ A writer replaces heads without pause: `atomic` by renaming, `torn` in place and
 never; each with a signature beside it. A server is started, asked, and killed (SIGKILL), at times before it is ready; every
 other one takes signed models alone. Whatever it serves answers, encrypted, as one of the versions that were written under that
 name; `steady` is always served, and without signatures `atomic` is; the serials that a server wrote down never go back.
-
-    python -m secure_infer_benchmarks.reloads 200
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import signal
 import subprocess
@@ -113,12 +110,12 @@ class Endurance:
         self.rows = np.full((1, FEATURES), 0.3)
         self.newest: dict[str, int] = {}
 
-    def run(self, rounds: int) -> Endured:
+    def run(self, kills: int) -> Endured:
         """Kill so many servers. Raises Inconsistent."""
-        command = [sys.executable, "-m", __spec__.name, "--write", str(self.directory), str(self.key), str(self.seed)]
+        command = [sys.executable, "-m", __spec__.name, str(self.directory), str(self.key), str(self.seed)]
         with subprocess.Popen(command) as writer:
             try:
-                for number in tqdm(range(rounds), desc="killing servers", unit="server", leave=False, disable=None):
+                for number in tqdm(range(kills), desc="killing servers", unit="server", leave=False, disable=None):
                     self._round(number)
                     if writer.poll() is not None:
                         raise Inconsistent("the writer ended")
@@ -199,17 +196,12 @@ class Endurance:
             self.newest[name] = serials.newest(name)
 
 
-def main(arguments: list[str]) -> None:
-    """The command: how many kills, 200 unless told; then a seed."""
-    if arguments[:1] == ["--write"]:
-        with contextlib.suppress(KeyboardInterrupt):
-            write(Path(arguments[1]), Path(arguments[2]), int(arguments[3]))
-        return
-    rounds, seed = [*map(int, arguments), *(200, 0)[len(arguments) :]]
+def endure(kills: int, seed: int) -> Endured:
+    """Kill so many servers while their models change; raises Inconsistent."""
     with TemporaryDirectory() as root:
-        endured = Endurance(Path(root), seed).run(rounds)
-    sys.stdout.write(json.dumps({"rounds": rounds, "seed": seed, **vars(endured)}) + "\n")
+        return Endurance(Path(root), seed).run(kills)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+if __name__ == "__main__":  # the writer
+    with contextlib.suppress(KeyboardInterrupt):
+        write(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

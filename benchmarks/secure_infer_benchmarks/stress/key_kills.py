@@ -3,8 +3,6 @@
 A child process uploads, resumes, reads and deletes; it says on its output what it is about to do and what it has done. The
 parent kills it (SIGKILL), opens the store, and checks: nothing is held that was not uploaded whole, everything that was
 said to be done is, and files and rows agree.
-
-    python -m secure_infer_server.keys.endurance 200
 """
 
 from __future__ import annotations
@@ -19,8 +17,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, cast
+
+from tqdm import tqdm
 
 from secure_infer.errors import MalformedRequest
 from secure_infer_server.keys.disk import DiskBackend
@@ -38,7 +37,7 @@ LONGEST = 0.6
 class Endured:
     """Kills, of them those in the middle of something; keys found whole, uploads that went on, remains swept away."""
 
-    rounds: int = 0
+    kills: int = 0
     interrupted: int = 0
     keys: int = 0
     uploads: int = 0
@@ -149,12 +148,12 @@ def _files(root: Path) -> list[Path]:
     return [*(root / "blobs").iterdir(), *(root / "pending").iterdir()]
 
 
-def endure(rounds: int, root: Path) -> Endured:
+def endure(kills: int, root: Path) -> Endured:
     """Kill so many times; raises Inconsistent. root: an empty or new directory."""
     known: dict[tuple[int, int], bool | None] = {}
     interrupted = keys = uploads = swept = 0
-    for _ in range(rounds):
-        command = [sys.executable, "-m", __spec__.name, "--work", str(root)]
+    for _ in tqdm(range(kills), desc="killing key stores", unit="store", leave=False, disable=None):
+        command = [sys.executable, "-m", __spec__.name, str(root)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             said = cast(IO[str], child.stdout)  # asked for above
             said.readline()
@@ -164,17 +163,8 @@ def endure(rounds: int, root: Path) -> Endured:
         interrupted += bool(words) and words[-1][0] in ("upload", "delete")
         found = check(root, words, known)
         keys, uploads, swept = keys + found[0], uploads + found[1], swept + found[2]
-    return Endured(rounds, interrupted, keys, uploads, swept)
+    return Endured(kills, interrupted, keys, uploads, swept)
 
 
-def main(arguments: list[str]) -> None:
-    """The command: how many kills, 200 unless told."""
-    if arguments[:1] == ["--work"]:
-        work(Path(arguments[1]), shared=arguments[2:] == ["shared"])
-    with TemporaryDirectory() as directory:
-        endured = endure(int(arguments[0]) if arguments else 200, Path(directory) / "keys")
-    sys.stdout.write(f"{endured}\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+if __name__ == "__main__":  # the child
+    work(Path(sys.argv[1]), shared=sys.argv[2:] == ["shared"])

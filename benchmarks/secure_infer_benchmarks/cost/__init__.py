@@ -1,0 +1,1 @@
+"""What it costs to keep the input, and the model, private."""
