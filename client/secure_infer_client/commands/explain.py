@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("secure-infer explain", description=__doc__)
     connection.add_options(parser)
     parser.add_argument("--text", required=True, metavar="TEXT", help="the text; - reads it from standard input")
-    parser.add_argument("--label", metavar="LABEL", help="what to explain; default the label answered")
+    parser.add_argument("--label", metavar="LABEL", help="what to explain, or a part of its name (the label answered)")
     parser.add_argument("--units", choices=list(UNITS), default="words", help="what is left out in turn (words)")
     parser.add_argument(
         "--published",

@@ -25,15 +25,28 @@ class Target:
 
     @classmethod
     def of(cls, spec: ModelSpec, logits: NDArray[np.float64], label: str | None) -> Target:
-        """The label asked for, or the one that logits (K,) answer with: the largest of several, the first number of a
-        regression. Raises InvalidInput for a label that the model does not have."""
-        if label is not None and label not in spec.labels:
-            raise InvalidInput(f"label: model {spec.name!r} has {', '.join(spec.labels)}; got {label[:64]!r}")
+        """The label asked for, by its name or a part of it that no other label has, or the one that logits (K,) answer with:
+        the largest of several, the first number of a regression. Raises InvalidInput for a label that the model does not have.
+        """
+        asked = None if label is None else _place(spec, label)
         if spec.outputs == 1 and spec.task is Task.CLASSIFICATION:
-            place = int(logits[0] > 0) if label is None else spec.labels.index(label)
+            place = int(logits[0] > 0) if asked is None else asked
             return cls(spec.labels[place], 0, 1.0 if place else -1.0)
-        if label is not None:
-            place = spec.labels.index(label)
+        if asked is not None:
+            place = asked
         else:
             place = 0 if spec.task is Task.REGRESSION else int(logits.argmax())
         return cls(spec.labels[place], place)
+
+
+def _place(spec: ModelSpec, label: str) -> int:
+    """Of the label with that name, or of the only one whose name contains it, capitals or not."""
+    if label in spec.labels:
+        return spec.labels.index(label)
+    within = [place for place, name in enumerate(spec.labels) if label and label.casefold() in name.casefold()]
+    if len(within) == 1:
+        return within[0]
+    if within:
+        meant = ", ".join(spec.labels[place] for place in within)
+        raise InvalidInput(f"label: {label[:64]!r} is a part of several: {meant}; name one of them")
+    raise InvalidInput(f"label: model {spec.name!r} has {', '.join(spec.labels)}; got {label[:64]!r}")

@@ -99,6 +99,16 @@ def test_a_label_that_is_none() -> None:
         Target.of(ModelSpec.of("m", counting(3, ["words", "letters", "both"])), np.zeros(3), "weight")
 
 
+def test_a_part_of_one_label_names_it() -> None:
+    spec = ModelSpec.of("m", counting(3, ["Diseases of the skin", "Diseases of the eye", "eye"]))
+    assert Target.of(spec, np.zeros(3), "SKIN").output == 0
+    assert Target.of(spec, np.zeros(3), "eye").output == 2  # a name goes before a part of another
+    with pytest.raises(InvalidInput, match="part of several: Diseases of the skin, Diseases of the eye; name one"):
+        Target.of(spec, np.zeros(3), "diseases")
+    with pytest.raises(InvalidInput, match="has Diseases"):
+        Target.of(spec, np.zeros(3), "")
+
+
 # Exact.
 
 
