@@ -39,6 +39,7 @@ def test_contents(wheel: Path) -> None:
         "secure_infer_client/samples/wdbc_test.csv",
         "secure_infer_client/py.typed",
         "secure_infer_client/samples/icd10_test.jsonl",
+        "secure_infer_client/samples/icd9_test.jsonl",
         "secure_infer_client/text/tokenizer.json",
         "secure_infer_client/text/NOTICE",
         "secure_infer_client/web/page/index.html",

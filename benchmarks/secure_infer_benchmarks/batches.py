@@ -8,6 +8,7 @@ Memory is that of the server's processes. Run with OPENBLAS_NUM_THREADS=1 for fi
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from secure_infer import models
-from secure_infer.errors import MissingExtra
 from secure_infer.heads import Head
 from secure_infer_benchmarks.cost.ways import security
+from secure_infer_benchmarks.embeddings import embedded
 from secure_infer_benchmarks.engine import square_head
 from secure_infer_benchmarks.figures import Row, Suite, figure
 from secure_infer_benchmarks.linear import inputs, unit_norm_head
@@ -28,8 +29,6 @@ from secure_infer_benchmarks.memory import resident
 from secure_infer_client import Client, samples
 from secure_infer_client.local_server import LocalServer
 from secure_infer_client.prediction import CallStats
-from secure_infer_client.text.deidentify import deidentify
-from secure_infer_client.text.embed import MiniLM
 
 Floats = NDArray[np.float64]
 SMUDGING = (2, 20)
@@ -57,11 +56,9 @@ def cases() -> list[Case]:
 def rows_of(case: Case, count: int) -> tuple[str, Floats]:
     """(what they are, rows): the held-out diagnosis texts' embeddings, or random rows of the largest norm allowed."""
     if case.real:
-        try:
-            texts = [deidentify(sample.text).text for sample in samples.load()[:count]]
-            return f"{len(texts)} held-out diagnosis texts", case.head.contract.check(MiniLM()(texts))
-        except MissingExtra:
-            pass
+        with suppress(ModuleNotFoundError):
+            texts = [sample.text for sample in samples.load()[:count]]
+            return f"{len(texts)} held-out diagnosis texts", case.head.contract.check(embedded(texts))
     return f"{count} random rows", inputs(case.head.features, count) * min(1.0, case.head.contract.largest_norm)
 
 

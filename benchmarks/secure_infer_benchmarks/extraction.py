@@ -20,9 +20,7 @@ the figures are lower bounds on what leaks.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -32,11 +30,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from secure_infer import models
-from secure_infer.ckks.calibration import cache_path
 from secure_infer.heads import Head
+from secure_infer_benchmarks.embeddings import embedded
 from secure_infer_client import samples
-from secure_infer_client.text.deidentify import deidentify
-from secure_infer_client.text.embed import MiniLM
 
 Floats = NDArray[np.float64]
 HEADS = {"linear 384 -> 21": "icd10-chapter-linear", "hidden 384 -> 256 -> 21": "icd10-chapter"}
@@ -166,33 +162,17 @@ def measure(head: Head, x: Floats, labels: NDArray[np.intp], options: Options, b
     return found
 
 
-def embeddings(options: Options) -> tuple[Floats, list[str]]:
-    """(rows (texts, 384), true labels) of packaged texts in a fixed random order; rows are kept in the user's cache."""
+def labelled(options: Options) -> tuple[Floats, list[str]]:
+    """(rows (texts, 384), true labels) of packaged texts in a fixed random order."""
     packaged = samples.load()
-    order = np.random.default_rng(SEED).permutation(len(packaged))[: options.texts]
-    texts = [deidentify(packaged[i].text).text for i in order]
-    digest = hashlib.sha256("\n".join([MiniLM.identity, *texts]).encode()).hexdigest()[:16]
-    costs = cache_path()
-    path = None if costs is None else costs.with_name(f"embeddings-{digest}.npy")
-    rows = None
-    if path is not None:
-        with suppress(OSError, ValueError):
-            rows = np.load(path, allow_pickle=False)
-    if rows is None or rows.shape != (len(texts), MiniLM.dimension):
-        embed, size = MiniLM(), 256
-        bar = tqdm(range(0, len(texts), size), desc="embedding", unit_scale=size, leave=False, disable=None)
-        rows = np.concatenate([embed(texts[i : i + size]) for i in bar])
-        if path is not None:
-            with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(path, rows)
-    return rows.astype(np.float64), [packaged[i].label for i in order]
+    chosen = [packaged[i] for i in np.random.default_rng(SEED).permutation(len(packaged))[: options.texts]]
+    return embedded([sample.text for sample in chosen]), [sample.label for sample in chosen]
 
 
 def run(options: Options) -> dict[str, Any]:
     """The report: for each head and policy, agreement by queries spent."""
     started = perf_counter()
-    x, names = embeddings(options)
+    x, names = labelled(options)
     heads = {title: Head.load(models.path() / f"{name}.head") for title, name in HEADS.items()}
     found = {}
     with tqdm(total=len(heads) * sum(options.queries), desc="stealing", leave=False, disable=None) as bar:
@@ -206,6 +186,11 @@ def run(options: Options) -> dict[str, Any]:
         "heads": found,
         "seconds": perf_counter() - started,
     }
+
+
+def suite(quick: bool) -> dict[str, Any]:
+    """The published queries, or few of them."""
+    return run(QUICK if quick else Options())
 
 
 def table(report: dict[str, Any]) -> str:

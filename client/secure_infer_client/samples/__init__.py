@@ -4,6 +4,10 @@ icd10_test.jsonl: the held-out split of the ICD-10-CM chapter task, public termi
 a line: {"text": ..., "label": the head's label, "code": the ICD-10-CM code it describes}. No 3-character category of these
 codes occurs among the training texts of the packaged heads.
 
+icd9_test.jsonl: the same diagnoses in other words. ICD-9-CM descriptions (version 32, CMS, public domain) all of whose
+ICD-10-CM equivalents (general equivalence mappings, CMS, public domain) are in held-out categories of one chapter; `code` is
+the ICD-9-CM code. None says what a training text says. `python -m secure_infer_benchmarks.accuracy.icd9` makes the file.
+
 wdbc_test.csv: the rows held out from `wdbc.head`, thirty measurements in their own units and `label`, under a header. From
 Breast Cancer Wisconsin (Diagnostic) by Wolberg, Mangasarian, Street and Street (1995), UCI Machine Learning Repository,
 CC BY 4.0.
@@ -26,6 +30,7 @@ PUBLISHED_SEED = 2026
 """The seed of every published figure on drawn samples."""
 
 FILE = "icd10_test.jsonl"
+ICD9_FILE = "icd9_test.jsonl"
 WDBC_FILE = "wdbc_test.csv"
 
 
@@ -38,9 +43,9 @@ class Sample:
     code: str
 
 
-def load() -> list[Sample]:
-    """Every sample of the held-out split, in the file's order."""
-    text = (resources.files(__package__) / FILE).read_text(encoding="utf-8")
+def load(file: str = FILE) -> list[Sample]:
+    """Every sample of the held-out split, or of ICD9_FILE, in the file's order."""
+    text = (resources.files(__package__) / file).read_text(encoding="utf-8")
     return [Sample(**json.loads(line)) for line in text.splitlines()]
 
 
