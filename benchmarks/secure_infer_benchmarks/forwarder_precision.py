@@ -74,17 +74,35 @@ def _one_way(to: str, listener: socket.socket, repeats: int, idle: float = 0.0) 
     return seconds
 
 
-def _megabits(to: str, listener: socket.socket, megabytes: int) -> float:
+def kept_rate(megabits: float, round_trip_ms: float = 0.0, seconds: float = 1.0) -> float:
+    """Mbit/s through a forwarder that was asked for `megabits`, of as many bytes as take so many seconds."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Forwarder(f"127.0.0.1:{listener.getsockname()[1]}", round_trip_ms, megabits) as link,
+    ):
+        return _megabits(link.address, listener, megabits * seconds / 8)
+
+
+def rate_on_loopback(megabytes: float) -> float:
+    """Mbit/s of a connection on loopback, whatever limits it has there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return _megabits(f"127.0.0.1:{listener.getsockname()[1]}", listener, megabytes)
+
+
+def _megabits(to: str, listener: socket.socket, megabytes: float) -> float:
+    """Of payload that arrives, once the first of it has: the way there is no part of the rate."""
     near, far = _connected(to, listener)
+    size = round(megabytes * 1e6)
     with near, far:
-        started = perf_counter()
-        sending = Thread(target=near.sendall, args=(bytes(megabytes * 10**6),))
+        sending = Thread(target=near.sendall, args=(bytes(size),))
         sending.start()
-        left = megabytes * 10**6
+        left = size - len(far.recv(1 << 18))
+        counted, started = left, perf_counter()
         while left:
             left -= len(far.recv(min(left, 1 << 18)))
+        seconds = perf_counter() - started
         sending.join()
-        return 8 * megabytes / (perf_counter() - started)
+        return 8e-6 * counted / seconds
 
 
 def main() -> int:

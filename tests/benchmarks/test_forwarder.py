@@ -16,7 +16,7 @@ import pytest
 
 from secure_infer.errors import SettingsError
 from secure_infer_benchmarks.forwarder import Forwarder
-from secure_infer_benchmarks.forwarder_precision import measure
+from secure_infer_benchmarks.forwarder_precision import kept_rate, measure, rate_on_loopback
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -189,3 +189,8 @@ def test_it_measures_itself() -> None:
     found = measure(round_trip_ms=4.0, repeats=5, megabytes=2)
     assert found["late_ms"]["quantile_05"] <= found["late_ms"]["median"] <= found["late_ms"]["quantile_95"]
     assert found["megabits"].keys() == {"without_delay", "with_delay"}
+
+
+def test_it_measures_the_rate_that_it_keeps() -> None:
+    assert 0 < kept_rate(80.0, round_trip_ms=20.0, seconds=0.1) < 800.0
+    assert rate_on_loopback(2) > 0

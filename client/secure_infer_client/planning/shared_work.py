@@ -52,8 +52,11 @@ class Taken:
     compute: float | None
 
     def seconds(self, link: Link) -> float:
-        """On links like that between all of them: rounds, bytes, computing. gRPC and TLS come on top."""
-        between = 8 * self.link_bytes / link.up + self.rounds * link.round_trip
+        """On links like that between all of them: rounds, bytes, computing. gRPC and TLS come on top.
+
+        Both parties send at once, so a round takes one way, half a round trip; so does the message that starts a request.
+        """
+        between = 8 * self.link_bytes / link.up + (self.requests + self.rounds) / 2 * link.round_trip
         return link.transfer(self.bytes_up, self.bytes_down, self.requests) + between + (self.compute or 0.0)
 
 
