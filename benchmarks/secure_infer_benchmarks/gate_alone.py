@@ -67,7 +67,7 @@ async def _call(gate: Gate, request_id: bytes, ciphertext: bytes, answer: bytes)
     context = _context()
     gate.authenticate(context, METHOD)
     gate.authenticate(context, METHOD)
-    ask = Ask(MODEL, PLAN, KEY, 1, request_id, lambda: [ciphertext])
+    ask = Ask(MODEL, PLAN, KEY, 1, request_id, lambda: [[ciphertext]])
     with await gate.aadmit(context, METHOD, "head", ask) as admission:
         if admission.stored is None:
             admission.finish("ok", answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
@@ -78,11 +78,11 @@ class Call:
     def charged(self, budgets: Budgets) -> tuple[str, bytes, int, bytes, bytes]:
         """Arguments of `Budgets.charge`: with no request id where answers are not kept."""
         ask = self._ask
-        if ask.ciphertexts is None or not ask.request_id:
+        if ask.queries is None or not ask.request_id:
             return self._identity, ask.model_digest, ask.records, b"", b""
-        ciphertexts = list(ask.ciphertexts())  # each look makes them anew
-        self._bytes_in = sum(map(len, ciphertexts))
-        content = budgets.fingerprint(ask.model_digest, ask.plan_digest, ask.key_digest, ciphertexts)
+        queries = [list(query) for query in ask.queries()]  # each look makes them anew
+        self._bytes_in = _size(queries)
+        content = budgets.fingerprint(ask.model_digest, ask.plan_digest, ask.key_digest, queries)
         return self._identity, ask.model_digest, ask.records, ask.request_id, content
 
     def begin_answer(self) -> None:
@@ -131,7 +131,7 @@ class Call:
 
     def _received(self) -> int:
         if self._bytes_in is None:
-            self._bytes_in = 0 if self._ask.ciphertexts is None else sum(map(len, self._ask.ciphertexts()))
+            self._bytes_in = 0 if self._ask.queries is None else _size(self._ask.queries())
         return self._bytes_in
 
     def _fields(self, *, bytes_in: int = 0, bytes_out: int = 0) -> dict[str, Any]:
@@ -159,6 +159,10 @@ def is_loggable(model: str) -> bool:
     except InternalFault:
         return False
     return True
+
+
+def _size(queries: Sequence[Sequence[bytes]]) -> int:
+    return sum(len(ciphertext) for query in queries for ciphertext in query)
 
 
 def _digest(sent: bytes) -> bytes:

@@ -53,8 +53,10 @@ SERVICES = (servicer.INFERENCE, servicer.MODELS, KEYS)
 CONCURRENT_CALLS = 2048  # over all connections; an idle one costs a few kilobytes
 CONCURRENT_STREAMS = 100  # of one connection; more wait at the client
 UNSEEN, UNSEEN_MOST = 128, 192
-"""Calls that came and that the event loop has not looked at yet. Beyond the first figure gRPC cancels some of those that come,
-beyond the second all, where Python would not even get round to refusing them. One connection cannot bring that about."""
+"""Calls of one method that came and that the event loop has not looked at yet: gRPC hands it one of each method in a turn. Beyond
+the first figure gRPC cancels some of those that come, beyond the second all, where Python would not even get round to refusing
+them; its status for that is CANCELLED, and no option changes it. One connection cannot bring that about, and methods do not take
+each other's room: health checks go on."""
 WINDOW = 4 << 20  # bytes that a stream may send before they are read: 300 Mbit/s at 100 ms
 LIVE_SECONDS = 10.0
 LEAST_MESSAGE = 2 << 20

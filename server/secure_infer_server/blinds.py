@@ -214,6 +214,13 @@ class BlindPool:
             for tag in [tag for tag, stock in self._stocks.items() if stock.plan.digest not in plans]:
                 self._drop(self._stocks.pop(tag))
 
+    def forget(self, plan: bytes, digest: bytes) -> None:
+        """Drop the stock of a key that is held no more; plan: its digest. Else it would stay until others need the room."""
+        with self._lock:
+            stock = self._stocks.pop(plan + digest, None)
+            if stock is not None:
+                self._drop(stock)
+
     def level(self, plan: Plan, digest: bytes) -> int:
         """Blinds ready for that plan and key."""
         with self._lock:

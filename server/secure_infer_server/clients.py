@@ -50,7 +50,9 @@ class Clients:
         self._slow: Mapping[bytes, tuple[OfferName, Offered | OfferedBatch]] = {}
         self._at_workers: dict[bytes, bool] = {}
         self.know(registry.every())
-        self.vault: KeyVault[ClientKeys | Material] = KeyVault(backend, self._load, memory, prove=self._prove)
+        self.vault: KeyVault[ClientKeys | Material] = KeyVault(
+            backend, self._load, memory, prove=self._prove, gone=self._gone
+        )
         self.calls = KeyCalls(self.vault, registry.plan, self._stored)
 
     def know(self, models: Iterable[ServedModel]) -> None:
@@ -120,6 +122,9 @@ class Clients:
         except TimeoutError:
             proving.cancel()
             raise ResourceExhausted("no worker was free to check the key; ask again shortly", again="shortly") from None
+
+    def _gone(self, name: KeyName) -> None:
+        self._blinds.forget(name.plan, name.id)
 
     def _stored(self, model: str, plan: Plan, name: KeyName, keys: ClientKeys | Material) -> None:
         offered = self._registry.offered(model, name.plan)

@@ -6,7 +6,7 @@ nothing: for demos and tests on loopback.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -18,15 +18,16 @@ Context = Any
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a call wants evaluated, as the client says it. records: that it counts as, of plan capacity; 0 where that is not
-    known, and the call will be refused. ciphertexts: all of them, made when they are looked at; None where they are still to
-    come, and identical requests cannot be told. subject: the identity whose keys or budgets an administrative call is about."""
+    known, and the call will be refused. queries: the ciphertexts of each, made when they are looked at; None where they are
+    still to come, and identical requests cannot be told. subject: the identity whose keys or budgets an administrative call
+    is about."""
 
     model_digest: bytes = b""
     plan_digest: bytes = b""
     key_digest: bytes = b""
     records: int = 0
     request_id: bytes = b""
-    ciphertexts: Callable[[], Iterable[bytes]] | None = None
+    queries: Callable[[], Sequence[Sequence[bytes]]] | None = None
     subject: str = ""
 
 

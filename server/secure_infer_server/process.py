@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from secure_infer.errors import SettingsError
+from secure_infer_server.heap import Heap
 
 DRAIN_SECONDS = 20.0
 """That calls under way have at most, once a process is to end. Orchestrators usually kill after 30."""
@@ -62,9 +63,11 @@ class Ending:
         signal.signal(signal.SIGINT, end)
 
     def wait(self) -> None:
-        """Until a signal."""
+        """Until a signal; memory that was freed meanwhile goes back to the system."""
+        heap = Heap()
         while not self._asked:
             time.sleep(LOOK_SECONDS)
+            heap.tend()
 
 
 class Underway:

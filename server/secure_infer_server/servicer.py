@@ -88,7 +88,7 @@ class InferenceServicer:
             request.key_digest,
             single_capacity(len(request.queries)),
             request.request_id,
-            lambda: [data for query in request.queries for data in query.ciphertexts],
+            lambda: [query.ciphertexts for query in request.queries],
         )
         caller = self._gate.authenticate(context, method)
         self._front.require_room(caller, request.model, request.plan_digest, len(request.queries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from secure_infer.errors import ServerUnavailable
 from secure_infer_benchmarks.stress import soak_clients, soak_table
@@ -43,12 +44,27 @@ def test_errors_are_counted_by_reason_and_faults_by_what_they_say(monkeypatch: p
     assert tally.answered == tally.asked - 2 == len(tally.calls_ms)
 
 
-def test_growth_is_told_from_noise() -> None:
-    noise = np.random.default_rng(0).normal(scale=1e6, size=600)
-    for growth, flat in ((0.0, True), (1e5, False)):  # bytes a second, of 1e8
-        samples = [(float(i), int(1e8 + growth * i + noise[i]), 9, 3) for i in range(600)]
-        assert _grown("server", 1, samples)["flat"] is flat
+def flat(bytes_at: NDArray[np.float64]) -> bool | None:
+    return _grown("server", 1, [(float(i), int(size), 9, 3) for i, size in enumerate(bytes_at)])["flat"]
+
+
+def test_growth_is_told_from_noise_and_from_a_warm_up() -> None:
+    second, rng = np.arange(620.0), np.random.default_rng(0)
+    noise = 1e8 + rng.normal(scale=1e6, size=620)
+    assert flat(noise) is True
+    assert flat(noise + 1e5 * second) is False
+    assert flat(1e8 + 2e7 * (1 - np.exp(-second / 60))) is True
+    assert flat(noise[:470]) is None
     assert line(np.arange(5.0), 3 * np.arange(5.0))[0] == pytest.approx(3.0)
+
+
+def test_a_slow_leak_in_steps_is_growth_and_a_level_that_moves_is_not() -> None:
+    second = np.arange(620.0)
+    for an_hour, found in ((0.02, True), (0.2, False), (0.5, False)):
+        assert flat(1e8 + 2.6e5 * (1e8 * an_hour * second / 3600 // 2.6e5)) is found
+    moves = np.random.default_rng(1)
+    levels = [1e8 + 5e5 * np.repeat(moves.normal(size=31), 20) for _ in range(40)]  # another every 20 s
+    assert sum(flat(level) is False for level in levels) <= 4
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secure_infer.ckks.residues import unpack_residues
-from secure_infer.errors import InternalFault, MalformedRequest, SecureInferError
+from secure_infer.errors import InternalFault, MalformedRequest, ResourceExhausted, SecureInferError
 from secure_infer.v1 import inference_pb2, mpc_pb2
 from secure_infer.wire import status as wire_status
 from secure_infer_benchmarks.stress import (
@@ -28,6 +30,7 @@ from secure_infer_benchmarks.stress import mutations as m
 from secure_infer_benchmarks.stress.hostile_checks import answered, forms, refused, searched
 from secure_infer_benchmarks.stress.hostile_corpus import Corpus
 from secure_infer_benchmarks.stress.hostile_inputs import PARSED, SURFACES, Input, surface_of
+from secure_infer_benchmarks.stress.hostile_send import Sender
 from shared import linear_head
 
 CANARY = b"canary-abcdefghijklmnop"
@@ -148,6 +151,46 @@ def test_what_a_refusal_must_not_hold(text: str) -> None:
 def test_a_refusal_says_names_again_and_nothing_else() -> None:
     assert problem("INVALID_ARGUMENT", MalformedRequest(f"unknown model {CANARY.decode()!r}")) == ""
     assert "bytes of the request" in problem("INVALID_ARGUMENT", MalformedRequest("patient 4711 has pneumonia......"))
+
+
+def test_a_refusal_that_begins_like_a_tensors_name_is_fine() -> None:
+    tensor = b"\x0b" + b"ciphertexts" + b":\x03abc"
+    error = MalformedRequest("ciphertexts: expected datatype UINT8, got FP32  ")
+    assert len(error.message) % 16 == 0  # else it is not looked at
+    assert problem("INVALID_ARGUMENT", error, replace(SENT, messages=[tensor])) == ""
+
+
+def test_a_refusal_that_comes_with_the_callers_end_is_fine_and_only_then() -> None:
+    full = ResourceExhausted("4 uploads are under way; ask again shortly", again="shortly")
+    assert problem("DEADLINE_EXCEEDED", full, replace(SENT, seconds=0.05)) == ""
+    assert "came as" in problem("DEADLINE_EXCEEDED", full)
+
+
+def test_an_administrative_call_that_is_answered_is_found() -> None:
+    made = Input("AdminService", "ckks", "/secure_infer.v1.AdminService/ReloadModels", [b""])
+    assert "administrative" in answered(made, b"")
+
+
+class Slow(Sender):
+    """Answers some inputs within `needed` seconds, others never."""
+
+    def __init__(self, needed: float) -> None:
+        self.needed, self.times = needed, list[float]()
+
+    async def _sent(self, made: Input) -> tuple[str, str]:
+        self.times.append(made.seconds)
+        return ("ok", "") if made.seconds >= self.needed else ("DEADLINE_EXCEEDED", "without a reason")
+
+
+def test_a_busy_machine_is_told_from_an_input_that_hangs() -> None:
+    for needed, found, times in (
+        (20.0, ("ok", ""), [20.0]),
+        (30.0, ("ok, late", ""), [20.0, 40.0]),
+        (90.0, ("DEADLINE_EXCEEDED", "without a reason"), [20.0, 40.0]),
+    ):
+        sender = Slow(needed)
+        assert asyncio.run(sender.send(SENT)) == found
+        assert sender.times == times
 
 
 def test_a_crossed_or_wrong_answer_is_found() -> None:

@@ -62,7 +62,7 @@ def context(kind: bytes = b"insecure", peer: str = "ipv4:127.0.0.1:40000") -> An
 
 
 def ask(**changed: Any) -> Ask:
-    given = {"model_digest": DIGEST, "records": 1, "request_id": b"i" * 16, "ciphertexts": lambda: [b"one", b"two"]}
+    given = {"model_digest": DIGEST, "records": 1, "request_id": b"i" * 16, "queries": lambda: [[b"one", b"two"]]}
     return Ask(**(given | changed))
 
 
@@ -131,7 +131,9 @@ def test_a_request_id_is_for_one_request(opened: Opened) -> None:
     with gate.admit(context(), INFER, "icd", ask()) as admission:
         admission.finish("ok", b"the answer")
     with pytest.raises(RequestIdReused):
-        gate.admit(context(), INFER, "icd", ask(ciphertexts=lambda: [b"one", b"else"]))
+        gate.admit(context(), INFER, "icd", ask(queries=lambda: [[b"one", b"else"]]))
+    with pytest.raises(RequestIdReused):  # the same ciphertexts, as another number of queries
+        gate.admit(context(), INFER, "icd", ask(queries=lambda: [[b"one", b"two"], []], records=2))
 
 
 @pytest.mark.parametrize("flavour", ["thread", "loop"])
@@ -172,7 +174,7 @@ def test_what_was_not_answered_is_given_back(opened: Opened, tmp_path: Path) -> 
 
 def test_a_batch_is_spent_and_written_down_before_its_first_answer(opened: Opened, tmp_path: Path) -> None:
     gate = opened()
-    batch = ask(records=3, ciphertexts=None)
+    batch = ask(records=3, queries=None)
     with pytest.raises(MalformedRequest), gate.admit(context(), INFER, "icd", batch) as admission:
         admission.begin_answer()
         admission.begin_answer()

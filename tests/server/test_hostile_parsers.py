@@ -79,7 +79,10 @@ def test_a_token_nested_without_end_is_refused(at: int, deep: bytes) -> None:
 def test_the_metrics_port_does_not_say_a_request_again() -> None:
     with MetricsServer("127.0.0.1:0") as server:
         host, port = server.address.split(":")
-        for request in (b"canary\r\n\r\n", b"GET / canary\r\n\r\n", b"GET /" + b"canary" * 20_000 + b"\r\n\r\n"):
+        for request in (
+            *(b"canary\r\n\r\n", b"GET / canary\r\n\r\n", b"GET /" + b"canary" * 20_000 + b"\r\n\r\n"),
+            *(b"canary " + path + b" HTTP/1.1\r\n\r\n" for path in (b"/metrics?name[]=x", b"/live", b"/")),
+        ):
             with socket.create_connection((host, int(port)), timeout=10) as asking:
                 asking.sendall(request)
                 asking.shutdown(socket.SHUT_WR)

@@ -169,7 +169,8 @@ REFUSED = {
     ),
     "two tensors": (lambda r: r.inputs.add(name="ciphertexts"), "INVALID_ARGUMENT", "inputs: expected one"),
     "another tensor": (tensor("name", "x" * 5000), "INVALID_ARGUMENT", "inputs: expected one"),
-    "another datatype": (tensor("datatype", "FP32"), "INVALID_ARGUMENT", "expected datatype UINT8, got 'FP32'"),
+    "another datatype": (tensor("datatype", "FP32"), "INVALID_ARGUMENT", "expected datatype UINT8, got FP32"),
+    "a datatype of nobody's": (tensor("datatype", "\0x"), "INVALID_ARGUMENT", "got none of the protocol's"),
     "another output": (lambda r: r.outputs.append(Output(name="logits")), "INVALID_ARGUMENT", "outputs: expected"),
     "typed contents": (
         lambda r: r.inputs[0].contents.uint_contents.append(1),

@@ -182,6 +182,9 @@ def test_the_process_is_told_of_every_stock_the_pool_drops(
             return held
 
         until(lambda: known() == set(pool._stocks))
+        pool.forget(bytes.fromhex(plan.digest), digests[-1])
+        assert len(pool._stocks) == 1
+        until(lambda: known() == set(pool._stocks))
     finally:
         pool.close()
 

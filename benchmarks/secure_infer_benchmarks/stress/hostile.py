@@ -25,6 +25,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from secure_infer.errors import SecureInferError
+from secure_infer_benchmarks.memory import resident
 from secure_infer_benchmarks.stress import hostile_ckks, hostile_corpus, hostile_leader, hostile_report, hostile_run
 from secure_infer_benchmarks.stress.hostile_checks import searched
 from secure_infer_benchmarks.stress.hostile_corpus import Corpus
@@ -34,7 +35,6 @@ from secure_infer_benchmarks.stress.hostile_report import Memory, Report
 from secure_infer_benchmarks.stress.hostile_run import Found
 from secure_infer_benchmarks.stress.hostile_send import Sender
 from secure_infer_benchmarks.stress.hostile_servers import Servers
-from secure_infer_benchmarks.stress.memory import resident
 from secure_infer_benchmarks.stress.wires import channel
 
 LARGE = 100_000

@@ -36,22 +36,26 @@ _NAMES = re.compile(r"'[^']{0,66}'|\"[^\"]{0,66}\"|[0-9a-f]{12}…")
 """What a caller said as a name may be said back, in quotes and cut; and the beginning of a digest."""
 
 LONGEST_TEXT = 1000
-_WINDOW = 12  # bytes of a request in a row that a refusal does not hold by chance
+_WINDOW = 16
+"""Bytes of a request in a row that a refusal does not hold by chance. Twelve are not enough: `ciphertexts:` begins a refusal, and
+is a tensor's name with the next field's tag in a request."""
+_SHORT = 5.0  # seconds; callers who give up before that are not owed an answer
 
 
 def refused(made: Input, code: str, text: str, trailing: Iterable[tuple[str, Any]], canary: bytes) -> tuple[str, str]:
     """(outcome, problem) of a status other than OK; the problem is "" where that may be."""
     pairs = [(name, value) for name, value in trailing]
     reason, status = _reason(pairs)
+    short = made.seconds < _SHORT  # what the server answers may come together with the end
     problem = _leak(made, text, pairs, canary)
     if problem:
         return reason or code, problem
     if reason == InternalFault.reason:
         return reason, f"an unexpected fault: {text}"
     if reason:
-        known = status == code or (code == "CANCELLED" and made.hangs_up)
+        known = status == code or (code == "CANCELLED" and made.hangs_up) or (code == "DEADLINE_EXCEEDED" and short)
         return reason, "" if known else f"{reason} came as {code}, not {status}"
-    if (code == "CANCELLED" and made.hangs_up) or (code == "DEADLINE_EXCEEDED" and made.seconds < 5.0):
+    if (code == "CANCELLED" and made.hangs_up) or (code == "DEADLINE_EXCEEDED" and short):
         return "abandoned", ""
     if code in _GRPC_ITSELF and _GRPC_ITSELF[code].fullmatch(text):
         return code, ""
@@ -99,6 +103,8 @@ def answered(made: Input, data: bytes) -> str:
     if len(made.messages) != 1:
         return ""
     method = made.method.rpartition("/")[2]
+    if "AdminService/" in made.method:
+        return "an administrative call was answered"
     sent = made.messages[0]
     try:
         if method == "Infer":

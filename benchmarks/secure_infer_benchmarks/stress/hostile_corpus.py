@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from google.protobuf.message import Message
 
 from secure_infer.mpc.program import Program
 from secure_infer.v1 import admin_pb2, models_pb2, models_pb2_grpc, mpc_pb2, plans_pb2
@@ -24,6 +25,15 @@ from secure_infer_benchmarks.stress.wires import channel
 
 LONGEST_SPLICED = 64 << 10
 OTHER = "cn:ward-7"
+_ADMINISTRATIVE: dict[str, Message] = {
+    "ListHeldKeys": admin_pb2.ListHeldKeysRequest(owner=OTHER, limit=3),
+    "DeleteHeldKeys": admin_pb2.DeleteHeldKeysRequest(owner=OTHER, all=True),
+    "ListServedModels": admin_pb2.ListServedModelsRequest(),
+    "ReloadModels": admin_pb2.ReloadModelsRequest(),
+    "GetAuditStatus": admin_pb2.GetAuditStatusRequest(),
+    "ListBudgets": admin_pb2.ListBudgetsRequest(identity=OTHER, limit=3),
+    "ResetBudgets": admin_pb2.ResetBudgetsRequest(identity=OTHER),
+}
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,7 @@ def build(served: Served, seed: int, canary: bytes) -> Corpus:
         ],
         "PartyService/InferShare": [[_half(rng, model)] for model in shared],
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": [[b":\0"], [b"\x1a\x05small", b":\0"]],
-        "AdminService/ListHeldKeys": [[admin_pb2.ListHeldKeysRequest(owner=OTHER, limit=3).SerializeToString()]],
-        "AdminService/DeleteHeldKeys": [[admin_pb2.DeleteHeldKeysRequest(owner=OTHER, all=True).SerializeToString()]],
-        "AdminService/ReloadModels": [[b""]],
+        **{f"AdminService/{name}": [[message.SerializeToString()]] for name, message in _ADMINISTRATIVE.items()},
     }
     recipes, starts = [], []
     for model in shared:

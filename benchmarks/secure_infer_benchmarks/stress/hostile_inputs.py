@@ -9,8 +9,8 @@ from random import Random
 from secure_infer_benchmarks.stress import hostile_parsers, hostile_raw
 from secure_infer_benchmarks.stress.hostile_ckks import REQUEST_ID, Key, upload
 from secure_infer_benchmarks.stress.hostile_corpus import Corpus
-from secure_infer_benchmarks.stress.hostile_layout import HOSTILE, STRANGER, UPLOADER
-from secure_infer_benchmarks.stress.hostile_tokens import metadata_of
+from secure_infer_benchmarks.stress.hostile_layout import HOSTILE, STOLEN, STRANGER, UPLOADER
+from secure_infer_benchmarks.stress.hostile_tokens import code_of, metadata_of
 from secure_infer_benchmarks.stress.mutations import mutated, noisy
 
 PACKAGE = "/secure_infer.v1."
@@ -100,6 +100,12 @@ def _any_of(prefix: str) -> Build:
         return _call(rng.choice([name for name in corpus.streams if name.startswith(prefix)]))(rng, corpus)
 
     return make
+
+
+def _administrative(rng: Random, corpus: Corpus) -> Input:
+    """By a caller who is no operator, or with an operator's certificate and codes that are not hers."""
+    made = _any_of("AdminService/")(rng, corpus)
+    return made if rng.random() < 0.5 else replace(made, identity=STOLEN, metadata=code_of(rng))
 
 
 def _stream(rng: Random, stream: list[bytes], corpus: Corpus) -> list[bytes]:
@@ -258,7 +264,7 @@ SURFACES: dict[str, tuple[int, Build]] = {
     "DeleteKeys": (14, _call("KeyService/DeleteKeys", identity=UPLOADER)),
     "bearer tokens": (16, _tokens),
     "Health": (12, _health),
-    "AdminService": (4, _any_of("AdminService/")),
+    "AdminService": (4, _administrative),
     "ModelInfer": (18, _call(f"{OPEN}ModelInfer")),
     "other Open Inference": (6, _any_of(OPEN)),
     "reflection": (2, _call(REFLECTION, streams=True)),

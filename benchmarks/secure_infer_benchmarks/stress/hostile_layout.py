@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,16 +19,18 @@ from secure_infer_server.callers import authority
 from secure_infer_server.commands import certs
 
 HOST = "127.0.0.1"
-HONEST, HOSTILE, UPLOADER, STRANGER = "ward-7", "hostile", "uploader", "stranger"
-IDENTITIES = (HONEST, HOSTILE, UPLOADER, STRANGER)
-"""Callers by certificate; no rule of the policy allows the last one anything."""
+HONEST, HOSTILE, UPLOADER, STRANGER, STOLEN = "ward-7", "hostile", "uploader", "stranger", "it-anna"
+IDENTITIES = (HONEST, HOSTILE, UPLOADER, STRANGER, STOLEN)
+"""Callers by certificate. No rule of the policy allows the stranger anything; the last one is an operator's, in hands that have
+her certificate and not her one-time codes."""
 
 ISSUER, AUDIENCE = "https://login.example", "secure-infer"
 _POLICY = f"""
 [roles]
 client = ["cn:{HONEST}", "cn:{HOSTILE}", "cn:{UPLOADER}", "jwt:*"]
+operator = ["cn:{STOLEN}"]
 [[allow]]
-roles = ["client"]
+roles = ["client", "operator"]
 methods = ["*"]
 """
 _CONFIGURATION = """
@@ -37,6 +41,7 @@ tls_key = "pki/server.key"
 client_ca = "pki/ca.pem"
 [callers]
 policy = "policy.toml"
+second_factor = {{ secrets = "otp.toml" }}
 [[callers.issuers]]
 name = "{issuer}"
 audience = "{audience}"
@@ -120,6 +125,9 @@ def lay_out(folder: Path) -> None:
     authority.write_new(folder / "issuer.key", authority.key_pem(issuer))
     (folder / "issuer.pem").write_bytes(public_pem(issuer))
     (folder / "policy.toml").write_text(_POLICY)
+    code = base64.b32encode(secrets.token_bytes(20)).decode()
+    (folder / "otp.toml").touch(mode=0o600)
+    (folder / "otp.toml").write_text(f'"cn:{STOLEN}" = "{code}"\n')
     (folder / "server.toml").write_text(_CONFIGURATION.format(issuer=ISSUER, audience=AUDIENCE))
 
 

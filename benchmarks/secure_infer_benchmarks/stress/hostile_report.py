@@ -13,6 +13,7 @@ from typing import Any
 from secure_infer_benchmarks.stress.hostile_checks import Searched
 from secure_infer_benchmarks.stress.hostile_inputs import PARSED, SURFACES
 from secure_infer_benchmarks.stress.hostile_run import Found
+from secure_infer_benchmarks.stress.hostile_send import LATE
 
 SHOWN = 4  # outcomes of a row
 SHOWN_FINDINGS = 100
@@ -106,6 +107,7 @@ def text(report: Report) -> str:
         f"findings {report.findings}, problems afterwards {len(report.problems)}; "
         f"{report.searched_bytes / 1e6:,.1f} MB of logs and records searched",
         f"gRPC's servers that ended themselves and were replaced within their process: {report.servers_replaced}",
+        f"inputs that were answered only when they were sent again, with twice the time: {_late(report.surfaces):,}",
         *("", "surface                            inputs  ended as"),
         *(f"{name:<30} {sum(counts.values()):>10,}  {_most(counts)}" for name, counts in report.surfaces.items()),
         *("", "honest client                     records    wrong  largest error / bound, and refused"),
@@ -119,6 +121,10 @@ def text(report: Report) -> str:
         *(f"problem: {problem}" for problem in (*report.deaths, *report.problems)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _late(surfaces: Mapping[str, Mapping[str, int]]) -> int:
+    return sum(n for counts in surfaces.values() for outcome, n in counts.items() if outcome.endswith(LATE))
 
 
 def _most(counts: Mapping[str, int]) -> str:

@@ -43,6 +43,13 @@ def token(rng: Random) -> str:
     return ".".join(parts)
 
 
+def code_of(rng: Random) -> Sequence[tuple[str, str | bytes]]:
+    """One-time codes by somebody who guesses, or none. One in 300,000 of those of six digits would be right."""
+    guess = f"{rng.randrange(10**6):06}"
+    found = rng.choice(((), (guess,), (guess, guess), ("",), (guess[:5],), (guess * 500,), ("-00001",), ("0x1234",)))
+    return tuple(("x-secure-infer-otp", code) for code in found)
+
+
 def metadata_of(rng: Random, canary: bytes) -> Sequence[tuple[str, str | bytes]]:
     """Of a call: credentials that do not hold, twice or oddly, and what nobody asked for."""
     secret = canary.decode()

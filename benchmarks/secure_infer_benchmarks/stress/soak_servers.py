@@ -23,6 +23,9 @@ from secure_infer_server.callers import authority
 from secure_infer_server.commands import certs
 
 CHEAP, HIDDEN = "cheap", "hidden"
+ANSWERS = f"answer_bytes = {16 << 20}\n"
+"""Of the budgets: a quarter of what is usual, so that the answers kept for identical requests are as many as they will be before
+memory is looked at (`soak_watch`)."""
 FEATURES = 384
 CKKS, DEALER, PARTIES = "server", "dealer", ("party 0", "party 1")
 
@@ -105,7 +108,7 @@ class Fleet:
         for name, head in heads().items():
             head.save(models / f"{name}.head")
         (folder / "policy.toml").write_text(POLICY.replace("anonymous", "cn:soak*"))
-        (folder / "config.toml").write_text(CALLERS + BUDGETS + AUDIT)
+        (folder / "config.toml").write_text(CALLERS + BUDGETS + ANSWERS + AUDIT)
         server, dealer, one, two, link = (f"127.0.0.1:{port}" for port in _free(5))
         pem = certs.make(folder / "certs", ["127.0.0.1"], "soak", days=2)
         tls = ("--tls-cert", "server.pem", "--tls-key", "server.key", "--client-ca", "ca.pem")

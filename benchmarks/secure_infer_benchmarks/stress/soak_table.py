@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from secure_infer_benchmarks.stress.soak_watch import LEAST_SECONDS, WARM_UP
+
 _VERDICTS = {True: "flat", False: "GROWS", None: "not told, lives were short"}
 
 
@@ -29,8 +31,9 @@ def markdown(report: dict[str, Any]) -> str:
         head, *body = [f"| {' | '.join(row)} |" for row in rows]
         parts.append("\n".join([f"## {title}", "", head, "|" + " --- |" * len(rows[0]), *body]))
     parts.append(
-        "Flat: resident memory over the second half of a process's life grows by less than a tenth of its mean in an hour, or by "
-        "no more than twice the standard error of the slope; lives below four minutes do not tell."
+        f"Flat: after {WARM_UP:.0f} s, in which bounded caches fill, resident memory grows by less than a tenth of its mean in "
+        "an hour, or by no more than twice the standard error of the slope, samples that follow one another counted as the "
+        f"correlated figures they are; lives that leave less than {LEAST_SECONDS:.0f} s for that do not tell."
     )
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

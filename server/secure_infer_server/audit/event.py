@@ -82,7 +82,7 @@ class Event:
         return dict(json.loads(f"{{{self.members}}}"))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _subject(
     who: str, method: str, outcome: str, model: str, model_digest: bytes, plan_digest: bytes, key_digest: bytes
 ) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from time import time
 from typing import NamedTuple
 
@@ -108,10 +108,10 @@ class Budgets:
         return self._settings.of(self._names.get(model_digest, ""))
 
     def fingerprint(
-        self, model_digest: bytes, plan_digest: bytes, key_digest: bytes, ciphertexts: Iterable[bytes]
+        self, model_digest: bytes, plan_digest: bytes, key_digest: bytes, queries: Sequence[Sequence[bytes]]
     ) -> bytes:
         """What tells a request from others, as `charge` takes it (16 bytes)."""
-        return self._fingerprints.of(model_digest, plan_digest, key_digest, ciphertexts)
+        return self._fingerprints.of(model_digest, plan_digest, key_digest, queries)
 
     def charge(
         self, identity: str, model_digest: bytes, records: int, request_id: bytes = b"", content: bytes = b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from struct import pack
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,9 +22,12 @@ class Fingerprints:
     def __init__(self, key: bytes) -> None:
         self._mac = AESGCM(key)
 
-    def of(self, model_digest: bytes, plan_digest: bytes, key_digest: bytes, ciphertexts: Iterable[bytes]) -> bytes:
-        """16 bytes over the digests and each ciphertext. The lengths of all parts stand first, so that no two lists of parts
-        give the same bytes."""
-        parts = [model_digest, plan_digest, key_digest, *ciphertexts]
-        lengths = pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts))
+    def of(
+        self, model_digest: bytes, plan_digest: bytes, key_digest: bytes, queries: Sequence[Sequence[bytes]]
+    ) -> bytes:
+        """16 bytes over the digests and each query's ciphertexts. How many queries there are, and of how many ciphertexts, then
+        the lengths of all parts stand first, so that no two requests give the same bytes."""
+        parts = [model_digest, plan_digest, key_digest, *(ciphertext for query in queries for ciphertext in query)]
+        counts = [len(queries), *map(len, queries), *map(len, parts)]
+        lengths = pack(f"<{len(counts)}Q", *counts)
         return self._mac.encrypt(_NONCE, b"", b"".join((lengths, *parts)))

@@ -49,7 +49,8 @@ class KeyVault(Generic[Ready]):
     """Keys of every identity. An identity is a string that the caller authenticated; "" is one, too: nobody in particular.
 
     memory: bytes of keys that are ready. confirm: seconds after which such a key is looked up again, since another process
-    may have deleted it. prove: what an upload has to pass besides. All methods but `ready` may wait for a disk or a network.
+    may have deleted it. prove: what an upload has to pass besides. gone: told of keys that were found to be held no more, so
+    that what was made for them goes, too. All methods but `ready` may wait for a disk or a network.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class KeyVault(Generic[Ready]):
         confirm: float = CONFIRM_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         prove: Prove = lambda name, data: None,
+        gone: Callable[[KeyName], None] = lambda name: None,
     ) -> None:
-        self.backend, self._load, self._prove = backend, load, prove
+        self.backend, self._load, self._prove, self._gone = backend, load, prove, gone
         self._ready = ReadyKeys[Ready](memory)
         self._confirm, self._clock = confirm, clock
         self._locks: dict[KeyName, tuple[threading.Lock, list[int]]] = {}
@@ -156,7 +158,7 @@ class KeyVault(Generic[Ready]):
             return keys
         try:
             if not self.backend.touch(name):
-                self._ready.drop(name)
+                self._drop(name)
                 return None
         except ServerUnavailable as away:
             log.warning("key store: %s", away.reason)
@@ -205,9 +207,13 @@ class KeyVault(Generic[Ready]):
             names = {KeyName(owner, plan, digest) for plan, digest in keys}
         deleted = 0
         for name in names:
-            self._ready.drop(name)
             deleted += self.backend.delete(name)
+            self._drop(name)
         return deleted
+
+    def _drop(self, name: KeyName) -> None:
+        self._ready.drop(name)
+        self._gone(name)
 
 
 class Upload(Generic[Ready]):

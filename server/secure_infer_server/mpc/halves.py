@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -17,12 +17,17 @@ import numpy as np
 from secure_infer.errors import HalvesDiffer, MalformedRequest, PeerFailure, ResourceExhausted
 from secure_infer.mpc.correlations import ID_BYTES
 from secure_infer.mpc.ring import Words
+from secure_infer_server.mpc.recent import Recent
 from secure_infer_server.mpc.roles import ANONYMOUS
 
 MAX_UNDER_WAY = 192
 MAX_OF_A_CLIENT = 64
 """Of these, one client's: one that sends halves without their other halves leaves places to the others."""
-_REMEMBERED = 1 << 16  # request ids, so that none is evaluated twice
+_REMEMBERED = 1 << 14
+_REMEMBERED_SECONDS = 120.0
+"""Request ids that are remembered at most, in 2 MB, and for how long where no more come: twice what any request may take, so that
+neither party takes one up again that the other still works on. Later it would be evaluated anew, on correlations and masks of
+its own."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class Halves:
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Half | None] = {}  # None: about to be offered
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen = Recent(_REMEMBERED_SECONDS, _REMEMBERED)
         self._under_way: Counter[str] = Counter()  # by client
         self._changed = threading.Condition()
 
@@ -146,15 +151,13 @@ class Halves:
     def admitted(self, request_id: bytes, client: str = "") -> Iterator[None]:
         """A request's half is here, for as long as the block lasts.
 
-        Raises MalformedRequest for an id that was used before, since no request is evaluated twice, and ResourceExhausted
+        Raises MalformedRequest for an id that was used lately, since no request is evaluated twice, and ResourceExhausted
         when too many are under way.
         """
         with self._changed:
             if request_id in self._seen:
                 raise MalformedRequest("request id: it was used before; every request takes a fresh one, retries too")
-            self._seen[request_id] = None
-            if len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
+            self._seen.add(request_id)
             self._changed.notify_all()
             if self._under_way.total() >= MAX_UNDER_WAY:
                 raise ResourceExhausted(f"{MAX_UNDER_WAY} requests are under way; ask again later")

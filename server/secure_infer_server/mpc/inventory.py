@@ -17,13 +17,14 @@ from secure_infer.mpc.correlations import ID_BYTES, Recipe
 from secure_infer.mpc.streams import KEY_BYTES
 from secure_infer.v1 import mpc_pb2
 from secure_infer_server.mpc import recipes
+from secure_infer_server.mpc.recent import Recent
 from secure_infer_server.mpc.stock import Item, Stock, limits
 
 MAX_RECIPES = 64
 """Recipes that are registered on demand; the least recently used goes first."""
 
 _MAX_PROGRAMS = 1024
-_REMEMBERED = 8192  # ids that were handed out or dropped, so that a second claim is refused at once
+_REMEMBERED = 4096  # ids that were handed out or dropped, so that a second claim is refused at once
 
 Ask = Callable[[mpc_pb2.DealRequest], object]
 
@@ -45,7 +46,7 @@ class Inventory:
     def __init__(self, party: int, capacity: int) -> None:
         self._party, self._capacity = party, capacity
         self.stocks: OrderedDict[bytes, Stock] = OrderedDict()
-        self.gone: OrderedDict[bytes, None] = OrderedDict()
+        self.gone = Recent(most=_REMEMBERED)
         self.seeds: dict[str, bytes] = {}
         self.counts: Counter[str] = Counter()
         self.epoch = b""
@@ -182,14 +183,9 @@ class Inventory:
 
     def _use(self, stock: Stock, identity: bytes) -> None:
         self.counts["used"] += 1
-        self._burn([identity])
+        self.gone.add(identity)
         self._refill(stock)
 
     def _drop(self, identities: list[bytes]) -> None:
         self.counts["dropped"] += len(identities)
-        self._burn(identities)
-
-    def _burn(self, identities: list[bytes]) -> None:
-        self.gone.update(dict.fromkeys(identities))
-        while len(self.gone) > _REMEMBERED:
-            self.gone.popitem(last=False)
+        self.gone.update(identities)

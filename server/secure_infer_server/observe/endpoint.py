@@ -56,6 +56,9 @@ class MetricsServer:
         def answer(environment: dict[str, Any], start: Any) -> Iterable[bytes]:
             path = environment["PATH_INFO"]
             if path == "/metrics":
+                if environment["REQUEST_METHOD"] != "GET":  # prometheus_client would say the caller's word again
+                    start("405 Method Not Allowed", [("Content-Type", "text/plain"), ("Allow", "GET")])
+                    return [b"only GET\n"]
                 found: Iterable[bytes] = metrics(environment, start)
                 return found
             if path not in _PATHS:

@@ -17,6 +17,9 @@ from secure_infer_server.open_inference.v2 import inference_pb2 as open_pb2
 
 INPUT, OUTPUT, DATATYPE = "ciphertexts", "products", "UINT8"
 KEY_DIGEST = "key_digest"
+_DATATYPES = frozenset(
+    ["BOOL", "BYTES", "BF16", *(f"{kind}{bits}" for kind in ("UINT", "INT", "FP") for bits in (8, 16, 32, 64))]
+)
 _DIGEST_BYTES = 32
 _SHOWN = 64  # characters of a client's own words in an error
 
@@ -81,7 +84,8 @@ def _queries(request: open_pb2.ModelInferRequest) -> list[list[bytes]]:
         raise MalformedRequest(f"inputs: expected one, {INPUT!r}, got {got}")
     tensor = request.inputs[0]
     if tensor.datatype != DATATYPE:
-        raise MalformedRequest(f"{INPUT}: expected datatype {DATATYPE}, got {tensor.datatype[:_SHOWN]!r}")
+        got = tensor.datatype if tensor.datatype in _DATATYPES else "none of the protocol's"
+        raise MalformedRequest(f"{INPUT}: expected datatype {DATATYPE}, got {got}")
     if tensor.HasField("contents") or len(request.raw_input_contents) != 1:
         raise MalformedRequest(
             f"{INPUT}: expected its bytes in raw_input_contents, once, got {len(request.raw_input_contents)} entries there"

@@ -299,13 +299,15 @@ def test_a_file_of_answers_outlives_the_process_and_is_bounded(tmp_path: Path) -
 def test_fingerprints_separate_their_parts() -> None:
     fingerprint = Fingerprints(bytes(16)).of
     assert fingerprint(b"ab", b"", b"", []) != fingerprint(b"a", b"b", b"", [])
-    assert fingerprint(b"", b"", b"", [b"ab"]) != fingerprint(b"", b"", b"", [b"a", b"b"])
-    assert fingerprint(b"", b"", b"", [b"a", b"b"]) == fingerprint(b"", b"", b"", [b"a", b"b"])
-    assert fingerprint(b"", b"", b"", [b"ab"]) != Fingerprints(b"k" * 16).of(b"", b"", b"", [b"ab"])
+    requests = [[[b"ab"]], [[b"a", b"b"]], [[b"a"], [b"b"]], [[b"ab"], []], [[], [b"ab"]], [[b"ab", b""]], []]
+    found = [fingerprint(b"", b"", b"", queries) for queries in requests]
+    assert len(set(found)) == len(requests)
+    assert found == [fingerprint(b"", b"", b"", queries) for queries in requests]
+    assert found[0] != Fingerprints(b"k" * 16).of(b"", b"", b"", requests[0])
 
 
 def test_processes_that_share_answers_share_the_key_of_their_fingerprints(tmp_path: Path) -> None:
-    request = (MODEL, b"plan", b"key", [b"c"])
+    request = (MODEL, b"plan", b"key", [[b"c"]])
     with (
         opened(tmp_path, answer_file=tmp_path / "answers") as one,
         opened(tmp_path, answer_file=tmp_path / "answers") as two,

@@ -13,7 +13,7 @@ from secure_infer.errors import MalformedRequest, ResourceExhausted, SecretKeyRe
 from secure_infer_server.keys.disk import DiskBackend
 from secure_infer_server.keys.limits import KeyLimits
 from secure_infer_server.keys.memory import MemoryBackend
-from secure_infer_server.keys.names import Usage
+from secure_infer_server.keys.names import KeyName, Usage
 from secure_infer_server.keys.screening import Screen
 from secure_infer_server.keys.vault import PIECE, KeyVault, load_client_keys
 from secure_infer_server.keystore import ClientKeys
@@ -196,7 +196,8 @@ def test_memory_is_bounded_and_what_it_drops_is_loaded_again(client: Sample) -> 
 
 def test_what_another_server_deleted_is_gone_within_the_time(client: Sample) -> None:
     backend, clock = MemoryBackend(KeyLimits()), Clock()
-    one, two = (KeyVault(backend, load_client_keys, MEMORY, confirm=60, clock=clock) for _ in range(2))
+    gone: list[list[KeyName]] = [[], []]
+    one, two = (KeyVault(backend, load_client_keys, MEMORY, confirm=60, clock=clock, gone=told.append) for told in gone)
     put(one, "alice", client)
     assert two.lookup("alice", client.plan, client.digest) is not None
     assert one.delete("alice", [(client.plan_digest, client.digest)]) == 1
@@ -204,6 +205,7 @@ def test_what_another_server_deleted_is_gone_within_the_time(client: Sample) -> 
     clock.now += 61
     assert two.ready("alice", client.plan, client.digest) is None
     assert two.lookup("alice", client.plan, client.digest) is None
+    assert gone == [[KeyName("alice", client.plan_digest, client.digest)]] * 2
 
 
 def test_while_the_store_is_away_what_is_ready_stays_in_use(client: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_requests_and_memory_of_ids_are_bounded(monkeypatch: pytest.MonkeyPatch)
     for k in range(9):
         with halves.admitted(bytes([k]) * 16):
             pass
-    assert len(halves._seen) == 3
+    assert len(halves._seen) <= 3
     assert not halves._waiting
     assert not halves._under_way
 
