@@ -58,6 +58,7 @@ EXTRAS = {
     "pyarrow": "tables",
     "keyring": "keyring",
     "omegaconf": "mpc",
+    "matplotlib": "bench",
     "torch": "train",
     "sklearn": "train",
     "scipy": "train",

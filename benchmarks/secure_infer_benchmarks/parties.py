@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from secure_infer.heads import Head
 from secure_infer.mpc.program import Answers, Comparisons, Weights
@@ -17,6 +18,23 @@ from secure_infer_client.local_process import LocalProcess
 from secure_infer_server.commands import certs
 
 HOST = "127.0.0.1"
+
+
+class Credentials(TypedDict):
+    """A client's, as `Client` takes them: paths of PEM files."""
+
+    root_certificates: str
+    private_key: str
+    certificate_chain: str
+
+
+def credentials(pem: Mapping[str, Path]) -> Credentials:
+    """Of the client for whom `certs.make` made certificates."""
+    return {
+        "root_certificates": str(pem["ca.pem"]),
+        "private_key": str(pem["client.key"]),
+        "certificate_chain": str(pem["client.pem"]),
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +84,7 @@ class Parties:
             self._addresses,
             model=model,
             scheme="mpc",
-            root_certificates=str(self._pem["ca.pem"]),
-            private_key=str(self._pem["client.key"]),
-            certificate_chain=str(self._pem["client.pem"]),
+            **credentials(self._pem),
         )
 
     def __enter__(self) -> Parties:

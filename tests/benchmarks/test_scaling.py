@@ -7,17 +7,12 @@ from typing import Any
 
 import pytest
 
-from secure_infer_benchmarks import (
-    scaling,
-    scaling_ckks,
-    scaling_clients,
-    scaling_shapes,
-    scaling_shared,
-    scaling_table,
-)
 from secure_infer_benchmarks.figures import figure
-from secure_infer_benchmarks.scaling import Settings
-from secure_infer_benchmarks.scaling_shapes import Shapes, row
+from secure_infer_benchmarks.scaling import ckks, clients, shapes, shared
+from secure_infer_benchmarks.scaling import suite as scaling
+from secure_infer_benchmarks.scaling import table as tables
+from secure_infer_benchmarks.scaling.shapes import Shapes, row
+from secure_infer_benchmarks.scaling.suite import Settings
 
 BASE = (24, 8, 3)
 SMALL = Settings(
@@ -36,9 +31,9 @@ SMALL = Settings(
 def suite() -> dict[str, Any]:
     """A base of 24 -> 8 -> 3, few queries of everything."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (scaling_shapes, scaling_clients, scaling_ckks, scaling_shared):
+        for module in (shapes, clients, ckks, shared):
             patch.setattr(module, "BASE", BASE)
-        patch.setattr(scaling_clients, "SETTLE", 0.1)
+        patch.setattr(clients, "SETTLE", 0.1)
         return scaling.run(SMALL)
 
 
@@ -87,7 +82,7 @@ def test_the_suite_is_json_and_its_table_has_every_row(suite: dict[str, Any]) ->
     assert len([line for line in lines if line.startswith("  ") and ("ckks" in line or "mpc" in line)]) >= len(
         suite["rows"]
     )
-    assert [line.split(",")[0] for line in lines if "to predicted" in line] == list(scaling_table.IN_WORDS)
+    assert [line.split(",")[0] for line in lines if "to predicted" in line] == list(tables.IN_WORDS)
 
 
 def test_a_row_says_how_far_its_prediction_is_off() -> None:
@@ -103,5 +98,5 @@ def test_a_row_says_how_far_its_prediction_is_off() -> None:
 
 def test_the_base_is_on_every_axis_and_measured_once() -> None:
     points = list(Shapes().points())
-    assert [axis for axis, _, shape in points if shape == scaling_shapes.BASE] == ["d", "h", "K"]
+    assert [axis for axis, _, shape in points if shape == shapes.BASE] == ["d", "h", "K"]
     assert len(Shapes().all()) == len(points) - 2

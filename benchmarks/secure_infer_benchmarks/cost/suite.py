@@ -25,7 +25,7 @@ from secure_infer_benchmarks.cost.asked import Asked, Floats
 from secure_infer_benchmarks.cost.ways import CKKS, MPC, PLAINTEXT, Way, described, security
 from secure_infer_benchmarks.figures import Row, Suite
 from secure_infer_benchmarks.memory import resident
-from secure_infer_benchmarks.parties import HOST, Parties, Served
+from secure_infer_benchmarks.parties import HOST, Parties, Served, credentials
 from secure_infer_benchmarks.peers import hidden_head
 from secure_infer_client import Client
 from secure_infer_client.local_process import LocalProcess
@@ -139,15 +139,7 @@ def _server(directory: Path, chosen: dict[str, Head], pem: dict[str, Path]) -> L
 
 
 def _client(server: LocalProcess, pem: dict[str, Path], model: str, way: Way) -> Client:
-    return Client(
-        server.address,
-        model=model,
-        privacy=way.privacy,
-        link=way.link,
-        root_certificates=str(pem["ca.pem"]),
-        private_key=str(pem["client.key"]),
-        certificate_chain=str(pem["client.pem"]),
-    )
+    return Client(server.address, model=model, privacy=way.privacy, link=way.link, **credentials(pem))
 
 
 def _same_plan(asked: dict[tuple[str, str], Asked], key: tuple[str, str], one: Asked) -> bool:

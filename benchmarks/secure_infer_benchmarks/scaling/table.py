@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secure_infer_benchmarks.figures import Row, Suite
-from secure_infer_benchmarks.network_table import off
+from secure_infer_benchmarks.network.table import off
 
 IN_WORDS = {
     "d": "features",

@@ -23,11 +23,12 @@ from secure_infer import models
 from secure_infer.ckks.link import Link
 from secure_infer.heads import Head
 from secure_infer.mpc.program import Answers, Weights
-from secure_infer_benchmarks import network_forwarder, network_table
 from secure_infer_benchmarks.figures import Row, Suite, figure, ratio
 from secure_infer_benchmarks.forwarder import Forwarder
 from secure_infer_benchmarks.linear import inputs
-from secure_infer_benchmarks.network_ways import Encrypted, Floats, Pem, Plain, Shared, Way, offers_of, served
+from secure_infer_benchmarks.network import forwarder as forwarding
+from secure_infer_benchmarks.network import table as tables
+from secure_infer_benchmarks.network.ways import Encrypted, Floats, Pem, Plain, Shared, Way, offers_of, served
 from secure_infer_benchmarks.parties import HOST, Parties
 from secure_infer_benchmarks.peers import square_head
 from secure_infer_client.local_process import LocalProcess
@@ -169,15 +170,15 @@ def run(settings: Settings) -> Suite:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pem = certs.make(folder / "certs", [HOST], "benchmark", days=2)
         server = stack.enter_context(_server(folder / "models", chosen, pem))
-        overhead = network_forwarder.overhead(server.address, pem, next(iter(chosen)), settings.precise)
+        overhead = forwarding.overhead(server.address, pem, next(iter(chosen)), settings.precise)
         for emulated in settings.links:
             rows += _on(emulated, chosen, server.address, pem)
-    precise = network_forwarder.precision([one.told() for one in settings.links]) if settings.precise else {}
+    precise = forwarding.precision([one.told() for one in settings.links]) if settings.precise else {}
     return {
         "rows": rows,
         "links": "each connection through a forwarder of its own; mutual TLS 1.3",
         "forwarder": {**overhead, **precise},
-        "winners": network_table.winners(rows),
+        "winners": tables.winners(rows),
         "load_average_after": round(os.getloadavg()[0], 2),
     }
 
@@ -222,4 +223,4 @@ def _ways(name: str, head: Head, address: str, far: str, pem: Pem, parties: Part
         yield Shared(name, head, parties, weights, answers)
 
 
-table = network_table.table
+table = tables.table

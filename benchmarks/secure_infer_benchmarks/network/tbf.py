@@ -1,6 +1,6 @@
 """Whether the forwarder's rate is the kernel's: bytes through a token bucket (`tc tbf`) in a network namespace of their own.
 
-    python -m secure_infer_benchmarks.network_tbf --megabits 100
+    python -m secure_infer_benchmarks.network.tbf --megabits 100
 
 The namespace has nothing but a loopback with the bucket and Ethernet's packet size, is nobody else's, and ends with its
 process. The bucket counts headers and acknowledgements too, the forwarder counts payload: 1448 bytes of each 1514, so that
@@ -19,7 +19,7 @@ from typing import Any
 
 from secure_infer_benchmarks.forwarder_precision import kept_rate, rate_on_loopback
 
-MODULE = "secure_infer_benchmarks.network_tbf"
+MODULE = "secure_infer_benchmarks.network.tbf"
 PACKET = 1500
 PAYLOAD = 1448 / 1514
 """Of the bytes that a bucket counts, with TCP's time stamps."""

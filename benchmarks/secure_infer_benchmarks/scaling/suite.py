@@ -20,12 +20,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from secure_infer_benchmarks import scaling_ckks, scaling_clients, scaling_shapes, scaling_shared, scaling_table
 from secure_infer_benchmarks.figures import Row, Suite
+from secure_infer_benchmarks.scaling import ckks, clients, shapes, shared
+from secure_infer_benchmarks.scaling import table as tables
 from secure_infer_client.local_parties import LocalParties
 from secure_infer_client.local_server import LocalServer
 
-table = scaling_table.table
+table = tables.table
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Settings:
     """shapes: d, h and K. queries: of each shape. records: of a call, which is repeated `calls` times. clients: at once, for
     `slices` times `seconds`. sessions: opened to see what one takes."""
 
-    shapes: scaling_shapes.Shapes = scaling_shapes.FULL
+    shapes: shapes.Shapes = shapes.FULL
     queries: int = 40
     records: tuple[int, ...] = (1, 16, 256, 2048, 8192)
     calls: int = 3
@@ -44,7 +45,7 @@ class Settings:
 
 
 QUICK = Settings(
-    scaling_shapes.Shapes(d=(384, 96), h=(64,), k=(10,)),
+    shapes.Shapes(d=(384, 96), h=(64,), k=(10,)),
     queries=6,
     records=(1, 16),
     calls=2,
@@ -62,14 +63,14 @@ def measure(quick: bool) -> Suite:
 
 def run(settings: Settings) -> Suite:
     """The suite with those settings."""
-    rows = scaling_ckks.shapes(settings.shapes, settings.queries)
+    rows = ckks.shapes(settings.shapes, settings.queries)
     with tempfile.TemporaryDirectory() as folder:
         rows += _server(settings, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         rows += _parties(settings, Path(folder))
     return {
         "rows": rows,
-        "base": scaling_shapes.words(scaling_shapes.BASE),
+        "base": shapes.words(shapes.BASE),
         "links": "loopback, without TLS",
         "load_average_after": round(os.getloadavg()[0], 2),
     }
@@ -77,17 +78,17 @@ def run(settings: Settings) -> Suite:
 
 def _server(settings: Settings, directory: Path) -> list[Row]:
     """Rows of one server process; its memory is read before it is busy, when nothing is free to be used again."""
-    scaling_shapes.save(directory, [scaling_shapes.BASE])
+    shapes.save(directory, [shapes.BASE])
     with LocalServer(directory) as server:
-        rows = scaling_clients.server_sessions(server, settings.sessions)
-        rows += scaling_clients.ckks(server, settings.clients, settings.slices, settings.seconds)
-        return rows + scaling_ckks.batches(server, settings.records, settings.calls)
+        rows = clients.server_sessions(server, settings.sessions)
+        rows += clients.ckks(server, settings.clients, settings.slices, settings.seconds)
+        return rows + ckks.batches(server, settings.records, settings.calls)
 
 
 def _parties(settings: Settings, directory: Path) -> list[Row]:
     """Rows of two parties and their dealer."""
-    scaling_shapes.save(directory, dict.fromkeys([*settings.shapes.all(), scaling_shapes.BASE]))
+    shapes.save(directory, dict.fromkeys([*settings.shapes.all(), shapes.BASE]))
     with LocalParties(directory) as parties:
-        rows = scaling_clients.party_sessions(parties, settings.sessions)
-        rows += scaling_shared.measure(parties, settings.shapes, settings.queries, settings.records, settings.calls)
-        return rows + scaling_clients.mpc(parties, settings.clients, settings.slices, settings.seconds)
+        rows = clients.party_sessions(parties, settings.sessions)
+        rows += shared.measure(parties, settings.shapes, settings.queries, settings.records, settings.calls)
+        return rows + clients.mpc(parties, settings.clients, settings.slices, settings.seconds)

@@ -24,7 +24,7 @@ from secure_infer.heads import Head, ModelSpec
 from secure_infer.mpc.program import Answers, Program, Weights
 from secure_infer.v1 import models_pb2
 from secure_infer_benchmarks.delays import explained
-from secure_infer_benchmarks.parties import Parties, Served
+from secure_infer_benchmarks.parties import Parties, Served, credentials
 from secure_infer_client import Client, transport
 from secure_infer_client.calls import Calls
 from secure_infer_client.choice import Offer, usable
@@ -69,7 +69,7 @@ class Plain(Way):
 
     def __init__(self, name: str, head: Head, address: str, pem: Pem) -> None:
         super().__init__(name, head, "plaintext", "plaintext")
-        self._client = partial(Client, address, model=name, **_credentials(pem))
+        self._client = partial(Client, address, model=name, **credentials(pem))
 
     def open(self, stack: ExitStack) -> None:
         self._opened = stack.enter_context(self._client())
@@ -114,7 +114,7 @@ class Encrypted(Way):
         stack.callback(self._calls.close)
 
     def _connect(self, target: str) -> grpc.Channel:
-        channel = transport.channel(target, token=None, **_credentials(self._pem))
+        channel = transport.channel(target, token=None, **credentials(self._pem))
         return grpc.intercept_channel(channel, OneOffer(self._offer.plan.digest))
 
     def ask(self, x: Floats) -> tuple[Floats, CallStats]:
@@ -202,16 +202,8 @@ class _Answered:
         return self.response
 
 
-def _credentials(pem: Pem) -> dict[str, str]:
-    return {
-        "root_certificates": str(pem["ca.pem"]),
-        "private_key": str(pem["client.key"]),
-        "certificate_chain": str(pem["client.pem"]),
-    }
-
-
 def offers_of(address: str, pem: Pem, model: str) -> tuple[list[Offer], str]:
     """Every plan for single queries that the server offers, and its unit costs."""
-    with Client(address, model=model, **_credentials(pem)) as client:
+    with Client(address, model=model, **credentials(pem)) as client:
         offered = client.offered
     return [offer for offer in offered.offers if isinstance(offer.plan, QueryPlan)], offered.unit_costs

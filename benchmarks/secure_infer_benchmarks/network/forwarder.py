@@ -8,10 +8,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from secure_infer_benchmarks import forwarder_precision, network_tbf
+from secure_infer_benchmarks import forwarder_precision
 from secure_infer_benchmarks.figures import figure
 from secure_infer_benchmarks.forwarder import Forwarder
 from secure_infer_benchmarks.linear import inputs
+from secure_infer_benchmarks.network import tbf
+from secure_infer_benchmarks.parties import credentials
 from secure_infer_client import Client
 
 CALLS = 60
@@ -30,9 +32,7 @@ def overhead(address: str, pem: dict[str, Path], model: str, precise: bool) -> d
                 Client(
                     one,
                     model=model,
-                    root_certificates=str(pem["ca.pem"]),
-                    private_key=str(pem["client.key"]),
-                    certificate_chain=str(pem["client.pem"]),
+                    **credentials(pem),
                 )
             )
             for one in (address, through)
@@ -64,4 +64,4 @@ def precision(links: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "megabits_asked": link["megabits"],
             "megabits": forwarder_precision.kept_rate(link["megabits"], link["round_trip_ms"]),
         }
-    return {"precision": found, "kernel": network_tbf.compare(KERNEL_MEGABITS)}
+    return {"precision": found, "kernel": tbf.compare(KERNEL_MEGABITS)}

@@ -1,0 +1,1 @@
+"""Both schemes through emulated links."""
