@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from secure_infer.heads import Head, Linear, Polynomial, ReLU, Square
+from secure_infer.mpc.program import Weights
 from secure_infer_benchmarks import peers
-from secure_infer_benchmarks.peers import FIELDS, Peer, Workload
+from secure_infer_benchmarks.figures import figure
+from secure_infer_benchmarks.peers import FIELDS, Peer, Workload, __main__, environments, ours, suite, table
+from secure_infer_benchmarks.peers.ahead import compared
 from shared import linear_head, unit_rows
 
 SOUND: dict[str, Any] = {
     "variant": "one way",
     "version": "Software 1.0",
     "parameters": "N=8192",
+    "rests_on": "an assumption",
+    "remark": "",
     "security_bits": 128,
     "model_hidden": False,
     "queries": 2,
-    "server_ms": {"median": 2.0, "lowest": 1.0, "highest": 3.0},
-    "client_ms": {"median": 1.0, "lowest": 1.0, "highest": 1.0},
+    "server_ms": {"median": 2.0, "lowest": 1.0, "highest": 3.0, "samples": [1.0, 3.0]},
+    "client_ms": {"median": 1.0, "lowest": 1.0, "highest": 1.0, "samples": [1.0, 1.0]},
     "bytes_up": 10,
     "bytes_down": 20,
     "key_bytes": 30,
@@ -35,7 +42,7 @@ SOUND: dict[str, Any] = {
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A peer with the given code, run in this environment."""
-    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
 
     def write(code: str) -> Peer:
         (tmp_path / "written").mkdir()
@@ -45,22 +52,56 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
+def own(server: float = 1.0, **counts: float) -> dict[str, Any]:
+    """A row of ours, as `ours` makes them."""
+    sizes = {"bytes_up": 10, "bytes_down": 5, "key_bytes": 10, "max_logit_error": 0.0, "agreement": 1.0}
+    security = {"model_private": True, "bits": 128, "rests_on": "ring-LWE"}
+    return {
+        "id": "secure-infer/ckks",
+        "who": "secure-infer",
+        "variant": "CKKS",
+        "version": "1",
+        "parameters": "N=2048",
+        "security": security,
+        "note": "",
+        "figures": {name: figure([server]) for name in ("server_ms", "client_ms")},
+        "counts": sizes | counts,
+    }
+
+
+def compare(case: Workload, *chosen: Peer, sharing: tuple[Peer, ...] = ()) -> dict[str, Any]:
+    """The suite with one invented row of ours and the given peers."""
+    shared = own() | {"id": "secure-infer/mpc", "weights": "shared"}
+    shared["figures"] = shared["figures"] | {"call_ms": figure([2.0])}
+    first = (
+        lambda cases, _: {one.name: [own()] for one in cases},
+        lambda cases, _: {one.name: [shared] for one in cases},
+    )
+    return suite.compare([case], 1, peers=chosen, sharing=sharing, first=first)
+
+
 def test_tenseal_on_a_linear_head() -> None:
     case = Workload("tiny", linear_head(16, 4), unit_rows(2, 16))
-    first = SOUND | {"peer": "ours"}
-    found = peers.report(quick=True, ours=lambda _: [first], peers=[Peer("tenseal_mm")], cases=[case])
-    entry = found["workloads"]["tiny"]
-    assert entry["head"] == "16 -> 4"
-    assert entry["rows"][0] == first
-    (row,) = entry["rows"][1:]
-    assert row["max_logit_error"] < 1e-4
-    assert row["argmax_agreement"] == 1
-    assert row["queries"] == 2
-    assert not row["model_hidden"]
-    assert "note" not in row
-    text = peers.table(found)
-    assert text.index("ours") < text.index("tenseal_mm")
-    assert "model not hidden" in text
+    found = compare(case, Peer("tenseal_mm", title="TenSEAL"))
+    mine, row, shared = found["rows"]
+    assert [one["id"] for one in found["rows"]] == [
+        "tiny/secure-infer/ckks",
+        "tiny/tenseal_mm/mm",
+        "tiny/secure-infer/mpc",
+    ]
+    assert (mine["shape"], mine["ours"], shared["workload"]) == ("16 -> 4", True, "tiny, secret sharing")
+    assert row["counts"]["max_logit_error"] < 1e-4
+    assert row["counts"]["agreement"] == 1
+    assert row["figures"]["server_ms"]["repeats"] == row["counts"]["queries"] >= 2
+    assert not row["security"]["model_private"]
+    assert row["security"]["bits"] == 128
+    assert "WRONG" not in row["note"]
+    (held,) = found["ahead"]
+    assert held["ratios"]["server_ms"] == row["figures"]["server_ms"]["median"]
+    assert held["ratios"]["bytes"] > 1000
+    text = table.table(found)
+    assert text.index("ours") < text.index("TenSEAL")
+    assert "model not private" in text
     assert json.loads(json.dumps(found)) == found
 
 
@@ -68,10 +109,85 @@ def test_tenseal_on_a_hidden_layer_tells_of_its_fault() -> None:
     rng = np.random.default_rng(0)
     layers = [Linear(rng.normal(size=(8, 16)), rng.normal(size=8)), Square(), Linear(rng.normal(size=(4, 8)))]
     case = Workload("tiny", Head(layers, labels=list("abcd"), input_bound=1.0), unit_rows(1, 16))
-    plain, careful = peers.report(quick=True, peers=[Peer("tenseal_mm")], cases=[case])["workloads"]["tiny"]["rows"]
-    assert careful["max_logit_error"] < 0.05 < 0.2 < plain["max_logit_error"]
-    assert "plaintext bias" in plain["note"]
-    assert "note" not in careful
+    _, plain, careful, _ = compare(case, Peer("tenseal_mm"))["rows"]
+    assert careful["counts"]["max_logit_error"] < 0.05 < 0.2 < plain["counts"]["max_logit_error"]
+    assert plain["note"].startswith("WRONG ANSWERS: mm expects its input")
+    assert careful["note"] == ""
+
+
+def test_ratios_are_theirs_over_ours_and_say_where_ours_is_not_ahead() -> None:
+    few = own(3.0, bytes_up=1) | {"id": "few", "variant": "few bytes"}
+    theirs = own(4.0, bytes_up=4, key_bytes=1000) | {"id": "theirs", "who": "Them", "ours": False}
+    rows = [{"workload": "w", "ours": True} | row for row in (own(), few, theirs)]
+    (held,) = compared(rows)
+    assert held["ratios"] == {"server_ms": 4.0, "bytes": 0.6, "key_bytes": 100.0}
+    assert held["behind"] == ["bytes"]
+    assert held["told"] == (
+        "Ours is not ahead of Them (CKKS) in bytes up and down: 15 bytes beside 9 bytes. Ours with few bytes is: 6 bytes."
+    )
+
+
+def test_secret_sharing_is_held_against_the_row_that_holds_weights_alike(written: Any) -> None:
+    printed = [SOUND | {"weights": weights, "security_bits": 0, "variant": weights} for weights in ("public", "shared")]
+    peer = written("; ".join(f"print({json.dumps(row)!r})" for row in printed))
+    found = compare(Workload("tiny", linear_head(16, 4), unit_rows(2, 16)), sharing=(peer,))
+    public, shared = found["rows"][2:]
+    assert shared["figures"]["call_ms"]["samples"] == [2.0, 4.0]
+    assert (public["security"]["model_hidden_from"], shared["security"]["model_hidden_from"]) == (
+        "nobody",
+        "each party",
+    )
+    assert not shared["security"]["input_private"]
+    (held,) = found["ahead"]
+    assert (held["id"], held["to"]) == ("tiny/written/shared", "tiny/secure-infer/mpc")
+    assert held["ratios"] == {"call_ms": 1.5, "bytes": 2.0, "key_bytes": 3.0}
+    assert "beside none of ours" in table.table(found)
+
+
+TINY = Workload("tiny", linear_head(16, 4), unit_rows(2, 16))
+
+
+def test_our_encrypted_row() -> None:
+    (row,) = ours.encrypted(TINY, 3)  # one plan is both the quickest and the one of fewest bytes
+    assert row["figures"]["server_ms"]["repeats"] == 3
+    assert row["security"]["model_private"]
+    assert row["counts"]["agreement"] == 1
+    assert row["counts"]["max_logit_error"] < 1e-2
+
+
+def test_our_row_of_secret_sharing_has_the_parts_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = [SimpleNamespace(encrypt_ms=1.0, decrypt_ms=0.5), SimpleNamespace(encrypt_ms=2.0, decrypt_ms=0.5)]
+    counts = {"bytes_up": 1, "bytes_down": 2, "max_logit_error": None, "agreement": 1.0, "retries": 0}
+    client = SimpleNamespace(plan=SimpleNamespace(fraction=14))
+    asked = SimpleNamespace(call_ms=[4.0, 6.0], stats=stats, counts=lambda: counts, client=client)
+    monkeypatch.setattr(ours, "security", lambda program: {"model_private": True})
+    row = ours._shared_row(asked, Weights.SHARED)  # type: ignore[arg-type]
+    assert {name: one["samples"] for name, one in row["figures"].items()} == {
+        "server_ms": [2.5, 3.5],
+        "client_ms": [1.5, 2.5],
+        "call_ms": [4.0, 6.0],
+    }
+    assert row["counts"] == {"key_bytes": 0, "bytes_up": 1, "bytes_down": 2, "agreement": 1.0}
+    assert row["weights"] == "shared"
+
+
+@pytest.mark.slow
+def test_our_rows_of_secret_sharing() -> None:
+    rows = ours.shared([TINY], 2)["tiny"]
+    assert [row["weights"] for row in rows] == ["public", "shared"]
+    for row in rows:
+        assert row["counts"]["agreement"] == 1
+        assert row["counts"]["max_logit_error"] < 1e-2
+
+
+def test_a_peer_that_is_never_measured_says_why(tmp_path: Path) -> None:
+    peer = Peer("elsewhere", absent="no package for this machine")
+    found = compare(Workload("tiny", linear_head(16, 4), unit_rows(2, 16)), peer)
+    assert found["rows"][1]["reason"] == "no package for this machine"
+    assert found["ahead"] == []
+    assert "elsewhere     no figures: no package" in table.table(found)
+    with pytest.raises(environments.Unavailable, match="no package"):
+        environments.install(peer)
 
 
 def test_peers_get_a_quadratic_activation_as_a_square() -> None:
@@ -113,18 +229,17 @@ def test_a_peer_that_is_not_installed_says_so(tmp_path: Path, monkeypatch: pytes
     (peer.environment / "requirements.txt").write_text("openfhe==0.0\n")
     (row,) = peers.run(peer, tmp_path / "none.npz")
     assert row["reason"].startswith("installed with other versions")
-    assert "no figures" in peers.table({"workloads": {"tiny": {"head": "2 -> 2", "rows": [row]}}})
 
 
 def test_outside_the_source_tree_there_are_no_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
     assert "clone" in peers.run(Peer("tenseal_mm"), tmp_path)[0]["reason"]
 
 
 def test_installing_names_a_python_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(peers.Unavailable, match=r"python2\.0"):
-        peers.install(Peer("openfhe", python="2.0"))
+    with pytest.raises(environments.Unavailable, match=r"python2\.0"):
+        environments.install(Peer("openfhe", python="2.0"))
 
 
 def test_an_interpreter_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +248,7 @@ def test_an_interpreter_that_does_not_start_is_passed_over(tmp_path: Path, monke
         (tmp_path / name / "python9.9").write_text(code)
         (tmp_path / name / "python9.9").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/shim:{tmp_path}/sound")
-    assert peers._python("9.9") == tmp_path / "sound" / "python9.9"
+    assert environments._python("9.9") == tmp_path / "sound" / "python9.9"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +260,7 @@ def test_an_interpreter_that_does_not_start_is_passed_over(tmp_path: Path, monke
         ("{}", "without a sound variant"),
         (json.dumps(SOUND | {"key_bytes": "many"}), "without a sound key_bytes"),
         (json.dumps(SOUND | {"server_ms": {"median": 1.0}}), "without a sound server_ms"),
+        (json.dumps(SOUND | {"client_ms": SOUND["client_ms"] | {"samples": []}}), "client_ms"),
     ],
 )
 def test_malformed_output_is_a_reason(written: Any, printed: str, reason: str) -> None:
@@ -174,3 +290,41 @@ def test_peers_get_one_thread(written: Any) -> None:
 
 def test_the_interpreter_of_the_project_runs_what_it_depends_on() -> None:
     assert Peer("tenseal_mm").interpreter() == Path(sys.executable)
+
+
+def test_the_diagonal_method_is_the_matrix_product() -> None:
+    """What the peers that work on slots encode: rotated sums over slots that repeat the input."""
+    rng = np.random.default_rng(0)
+    weight, bias, x, slots = rng.normal(size=(5, 12)), rng.normal(size=5), rng.normal(size=12), 32
+    spec = importlib.util.spec_from_file_location("diagonals", environments.FOLDER / "diagonals.py")
+    assert spec is not None
+    assert spec.loader is not None
+    diagonals = importlib.util.module_from_spec(spec)
+    sys.modules["diagonals"] = diagonals  # a dataclass looks its module up
+    try:
+        spec.loader.exec_module(diagonals)
+    finally:
+        del sys.modules["diagonals"]
+    steps = diagonals.Diagonals.of(weight, bias, slots)
+    repeated = np.tile(np.pad(x, (0, 4)), 2)
+    y = np.zeros(slots)
+    for giant, vectors in enumerate(steps.vectors):
+        inner = sum(u * np.roll(repeated, -baby) for baby, u in enumerate(vectors))
+        y += np.roll(inner, -giant * steps.babies)
+    for fold in steps.folds:
+        y = y + np.roll(y, -fold)
+    np.testing.assert_allclose((y + steps.bias)[:5], weight @ x + bias)
+    assert steps.rotations() == {1, 2, 8}
+
+
+def test_installing_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(__main__, "install", lambda peer: asked.append(peer.name))
+    monkeypatch.setattr(sys, "argv", ["peers", "--install", "spu", "openfhe"])
+    assert __main__.main() == 0
+    assert asked == ["spu", "openfhe"]
+    assert capsys.readouterr().out == "spu: ready\nopenfhe: ready\n"
+    monkeypatch.setattr(sys, "argv", ["peers", "--install", "nobody"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert "no peer is called nobody" in capsys.readouterr().err

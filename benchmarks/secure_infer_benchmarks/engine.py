@@ -7,10 +7,7 @@ prepares them; the client's work is measured beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
-from statistics import median
 from time import perf_counter, sleep
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +17,10 @@ from secure_infer.ckks import planner
 from secure_infer.ckks.answers import read_answer
 from secure_infer.ckks.calibration import unit_costs
 from secure_infer.ckks.link import Link
-from secure_infer.ckks.plan import DEFAULT_SMUDGING, Privacy
 from secure_infer.ckks.planner import Candidate
 from secure_infer.ckks.queries import pack_input
 from secure_infer.heads import Head, Linear, ModelSpec, Square
 from secure_infer.heads.network import Network
-from secure_infer_benchmarks.peers import Workload
 from secure_infer_client.keys import SecretKey
 from secure_infer_server.blinds import BlindPool
 from secure_infer_server.dataplane import Dataplane
@@ -103,9 +98,10 @@ class Bench:
         self._key.destroy()
 
     def query(self, x: Floats) -> tuple[Floats, dict[str, float]]:
-        """Logits (K,) of a row (d,), and milliseconds by stage; waits first until its blinds are ready."""
-        while self._blinds.level(self.plan, self._held[0]) < self.plan.products:
-            self._blinds.nudge(self.plan, self._held[0])
+        """Logits (K,) of a row (d,), and milliseconds by stage; waits first until its blinds are ready, where it takes any."""
+        digest, held = self._held
+        while held.public is not None and self._blinds.level(self.plan, digest) < self.plan.products:
+            self._blinds.nudge(self.plan, digest)
             sleep(0.0005)
         self._key.prepare(self.plan.ciphertexts)
         started = perf_counter()
@@ -135,36 +131,3 @@ def run(head: Head, candidate: Candidate, x: Floats, name: str) -> tuple[Floats,
             logits.append(found)
             stages.append(times)
     return np.stack(logits), stages
-
-
-def beside_peers(workload: Workload) -> list[dict[str, Any]]:
-    """This project's row for a workload of the peers' benchmark."""
-    case = Case("secure-infer", workload.head, DEFAULT_SMUDGING, None, 570_000)
-    candidate = choose(case)
-    plan = candidate.plan
-    x = np.resize(workload.rows, (30, workload.head.features))
-    exact = workload.head.evaluate(x)
-    found, stages = run(workload.head, candidate, x, case.name)
-
-    def times(*names: str) -> dict[str, float]:
-        totals = [sum(stage[name] for name in names) for stage in stages]
-        return {"median": median(totals), "lowest": min(totals), "highest": max(totals)}
-
-    return [
-        {
-            "peer": case.name,
-            "variant": f"{candidate.kind} plan, {plan.smudging_bits} smudging bits",
-            "version": version("secure-infer"),
-            "parameters": str(plan.parameters),
-            "security_bits": plan.security_bits,
-            "model_hidden": plan.privacy is Privacy.BOTH_PRIVATE,
-            "queries": len(x),
-            "server_ms": times("server"),
-            "client_ms": times("encrypt", "read"),
-            "bytes_up": plan.query_bytes,
-            "bytes_down": plan.answer_bytes,
-            "key_bytes": plan.key_bytes,
-            "max_logit_error": float(np.abs(found - exact).max()),
-            "argmax_agreement": float((found.argmax(axis=1) == exact.argmax(axis=1)).mean()),
-        }
-    ]

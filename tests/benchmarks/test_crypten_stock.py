@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -61,16 +62,28 @@ def test_batches_have_the_class_axis_first(client: ModuleType, workload: Path) -
     np.testing.assert_array_equal(label.logits.sum(axis=1), 1)
 
 
-def test_frames_carry_their_kind_and_end_cleanly(client: ModuleType) -> None:
+@pytest.fixture
+def wire(client: ModuleType) -> ModuleType:
+    """The frames, which the client's program has made importable."""
+    return importlib.import_module("peers.wire")
+
+
+def test_frames_carry_their_kind_and_end_cleanly(wire: ModuleType) -> None:
     near, far = socket.socketpair()
     with far:
         with near:
-            client.send(near, client.QUERY, b"share")
-            client.send(near, client.MODEL, b"")
-        assert client.receive(far) == (b"Q", b"share")
-        assert client.receive(far) == (b"M", b"")
+            wire.send(near, wire.QUERY, b"share")
+            wire.send(near, wire.MODEL, b"")
+        assert wire.receive(far) == (b"Q", b"share")
+        assert wire.receive(far) == (b"M", b"")
         with pytest.raises(EOFError, match="closed"):
-            client.receive(far)
+            wire.receive(far)
+
+
+def test_several_bodies_are_packed_as_one(wire: ModuleType) -> None:
+    parts = [b"", b"share", bytes(300)]
+    assert wire.unpacked(wire.packed(parts)) == parts
+    assert wire.unpacked(wire.packed([])) == []
 
 
 def run(workload: Path, *options: str, **environment: str) -> tuple[list[dict[str, Any]], str]:
@@ -95,12 +108,13 @@ def test_both_providers_answer_as_the_head_does(workload: Path) -> None:
     ], told
     for row in rows:
         assert all(isinstance(row[name], kind) for name, kind in FIELDS.items())
-        assert row["server_ms"].keys() == set(SPREAD)
+        assert row["server_ms"].keys() == {*SPREAD, "samples"}
         assert row["argmax_agreement"] == 1
         assert row["max_logit_error"] < 1e-3
         assert row["bytes_up"] == 2 * 2 * 16 * 8
         assert row["bytes_down"] == 2 * 2 * 4 * 8
         assert "32-bit seeds" in row["privacy"]
+        assert row["weights"] == "shared"
 
 
 def test_parties_that_do_not_start_are_told_of(workload: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import socket
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from peers.crypten_stock.wire import MODEL, TRIAL, receive, send
+from peers.wire import MODEL, TRIAL, connected, end_with_client, receive, send
 
 importer = ModuleType("crypten.nn.onnx_converter")
 importer.__dict__.update(dict.fromkeys(("from_onnx", "from_pytorch", "from_tensorflow", "TF_AND_TF2ONNX")))
@@ -85,12 +84,6 @@ def answer(model: Model, kind: bytes, body: bytearray) -> bytes:
     return json.dumps({"scale": int(y.encoder.scale), "rounds": counted["rounds"], "bytes": counted["bytes"]}).encode()
 
 
-def end_with_client() -> None:
-    """CrypTen's waits have no deadline worth the name, so a process would outlive the one that started it."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 def main(provider: str, port: str) -> None:
     Thread(target=end_with_client, daemon=True).start()
     torch.set_num_threads(1)
@@ -99,9 +92,7 @@ def main(provider: str, port: str) -> None:
         crypten.mpc.provider.TTPServer()
         return
     crypten.init()
-    with socket.create_connection(("127.0.0.1", int(port))) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        send(client, MODEL, os.environ["RANK"].encode())
+    with connected(port, os.environ["RANK"]) as client:
         while True:
             kind, body = receive(client)
             if kind == MODEL:

@@ -14,12 +14,7 @@ import argparse
 import io
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -28,22 +23,22 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from peers.crypten_stock.wire import MODEL, QUERY, TRIAL, receive, send
 from peers.measure import Floats, Workload, measure, write
+from peers.parties import Failed, Parties
+from peers.wire import MODEL, QUERY, TRIAL
 
 SCALE = 1 << 16
-START_SECONDS = 60.0
-ANSWER_SECONDS = 20.0
 SECURITY_BITS = {"TTP": 32, "TFP": 0}
 """The seed of a generator can be searched for; as first party one need not even search."""
 PRIVACY = {
     "TTP": "links in the clear; masks from 32-bit seeds; the third party tells party 0 the other's masks on request",
     "TFP": "links in the clear; masks from 32-bit seeds; party 0 draws all correlated randomness in the clear",
 }
-
-
-class Failed(Exception):
-    """A process did not start, or an answer did not come in time."""
+RESTS_ON = {
+    "TTP": "two parties that do not collude, a third that is trusted, and 32-bit seeds that nobody searches for",
+    "TFP": "two parties that do not collude, of which the first is trusted with every mask",
+}
+SEEN = {"public": "both parties see the weights", "shared": "the parties see shares of the weights"}
 
 
 def shares(values: Floats) -> list[Any]:
@@ -53,84 +48,22 @@ def shares(values: Floats) -> list[Any]:
     return [mask, words - mask]
 
 
-class Parties:
-    """The processes of one provider, and the client's connections to the two parties."""
+def started(provider: str) -> Parties:
+    """The two parties, and with TTP the third that they trust; raises Failed."""
 
-    def __init__(self, provider: str) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._log = Path(self._folder.name) / "log"
-        self._links: list[socket.socket] = []
-        self._processes: list[subprocess.Popen[bytes]] = []
-        with socket.create_server(("127.0.0.1", 0)) as listener, self._log.open("wb") as log:
-            for rank in range(3 if provider == "TTP" else 2):
-                settings = {
-                    "RANK": str(rank),
-                    "WORLD_SIZE": "2",
-                    "RENDEZVOUS": f"file://{self._folder.name}/rendezvous",
-                    "DISTRIBUTED_BACKEND": "gloo",
-                    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-                }
-                self._processes.append(
-                    subprocess.Popen(
-                        [
-                            sys.executable,
-                            Path(__file__).with_name("party.py"),
-                            provider,
-                            str(listener.getsockname()[1]),
-                        ],
-                        env=os.environ | settings,
-                        stdin=subprocess.PIPE,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                    )
-                )
-            try:
-                self._links = self._accepted(listener)
-            except BaseException:
-                self.close()
-                raise
+    def settings(rank: int, folder: Path) -> dict[str, str]:
+        return {
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "RENDEZVOUS": f"file://{folder}/rendezvous",
+            "DISTRIBUTED_BACKEND": "gloo",
+            "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        }
 
-    def _accepted(self, listener: socket.socket) -> list[socket.socket]:
-        listener.settimeout(1.0)
-        links: dict[bytes, socket.socket] = {}
-        started = perf_counter()
-        while len(links) < 2:
-            try:
-                link, _ = listener.accept()
-            except TimeoutError:
-                ended = [process.returncode for process in self._processes if process.poll() is not None]
-                if ended or perf_counter() - started > START_SECONDS:
-                    raise Failed(f"the parties did not start: {self._last_line()}") from None
-                continue
-            link.settimeout(ANSWER_SECONDS)
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            links[bytes(receive(link)[1])] = link
-        return [links[rank] for rank in sorted(links)]
-
-    def ask(self, kind: bytes, bodies: list[bytes]) -> list[bytearray]:
-        """One frame to each party, and their answers' bodies; raises Failed when one does not come."""
-        try:
-            for link, body in zip(self._links, bodies, strict=True):
-                send(link, kind, body)
-            return [receive(link)[1] for link in self._links]
-        except (OSError, EOFError) as error:
-            raise Failed(f"{error}: {self._last_line()}") from error
-
-    def _last_line(self) -> str:
-        return (self._log.read_text(errors="replace").strip().splitlines() or ["the parties said nothing"])[-1][:150]
-
-    def close(self) -> None:
-        """End all processes at once: CrypTen's own way to end may hang."""
-        for link in self._links:
-            link.close()
-        for process in self._processes:
-            with suppress(ProcessLookupError):  # it has ended already
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdin:
-                process.stdin.close()
-        self._folder.cleanup()
+    count = 3 if provider == "TTP" else 2
+    return Parties(
+        count, 2, lambda rank, port, folder: (Path(__file__).with_name("party.py"), provider, port), settings
+    )
 
 
 class Stock:
@@ -146,6 +79,8 @@ class Stock:
         self.version = f"CrypTen {version('crypten')}, torch {version('torch')}"
         self.parameters = "Z_2^64, 16 fraction bits"
         self.security_bits = SECURITY_BITS[provider]
+        self.rests_on = RESTS_ON[provider]
+        self.remark = f"{SEEN[weights]}; {PRIVACY[provider]}"
         self.note = "sixteen fraction bits are too few for this head, or a truncation failed"
         arrays = {
             f"{name}{i}": a for i, layer in enumerate(workload.layers, 1) for name, a in zip("Wb", layer, strict=True)
@@ -201,11 +136,17 @@ def compare(
     trial = repeated(workload, 3, options.batch, how["answers"] == "label")
     peer = Stock(parties, trial, provider, weights, how)
     started = perf_counter()
-    measure(peer, trial)
+    measure(peer, trial, 0.0)
     each = (perf_counter() - started) / len(trial.rows)
     count = max(3, min(options.queries, int(options.seconds / each)))
-    row = measure(peer, repeated(workload, count, options.batch, how["answers"] == "label"))
-    extra = {"rounds": peer.rounds, "link_bytes": peer.link_bytes, "batch": options.batch, "privacy": PRIVACY[provider]}
+    row = measure(peer, repeated(workload, count, options.batch, how["answers"] == "label"), 0.0)
+    extra = {
+        "rounds": peer.rounds,
+        "link_bytes": peer.link_bytes,
+        "batch": options.batch,
+        "weights": weights,
+        "privacy": PRIVACY[provider],
+    }
     write(row | extra)
 
 
@@ -225,18 +166,14 @@ def main() -> None:
         activation = str(file["activation"]) if "activation" in file else "square"
     failures = []
     for provider in options.providers:
-        parties = None
         try:
-            parties = Parties(provider)
-            for weights in options.weights:
-                for answers in options.answers:
-                    how = {"activation": activation, "answers": answers}
-                    compare(parties, workload, provider, weights, how, options)
+            with started(provider) as parties:
+                for weights in options.weights:
+                    for answers in options.answers:
+                        how = {"activation": activation, "answers": answers}
+                        compare(parties, workload, provider, weights, how, options)
         except Failed as error:
             failures.append(f"{provider}: {error}")
-        finally:
-            if parties is not None:
-                parties.close()
     if failures:
         raise SystemExit("; ".join(failures))
 

@@ -1,14 +1,6 @@
-"""OpenFHE: CKKS, plaintext weights, the diagonal method. Usage: python run.py WORKLOAD.npz
+"""OpenFHE: CKKS, plaintext weights, the diagonal method (diagonals.py). Usage: python run.py WORKLOAD.npz
 
-A layer W (K, d), both padded to powers of two, is evaluated over slots that repeat x (Halevi and Shoup, CRYPTO 2014,
-in the rectangular form of Gazelle, USENIX Security 2018). With u_i[j] = W[j mod K, (j + i) mod d] for i < K:
-
-    y = fold(sum_i u_i * rotate(x, i)),    fold: add rotations by d/2, d/4, ..., K
-
-    K = 2, d = 4:   u_0 = W00 W11 W02 W13,  u_1 = W01 W12 W03 W10;  slot 0 after the fold by 2: W00 x0 + W02 x2 + W01 x1 + W03 x3
-
-Rotations are split i = g B + b: the B baby steps are hoisted, the giant steps rotate sums (u is rotated back beforehand).
-y comes out repeated with period K, which is what the next layer expects. Weights are encoded once, before any query.
+The baby steps are hoisted. Weights are encoded once, before any query.
 """
 
 from __future__ import annotations
@@ -21,7 +13,8 @@ import numpy as np
 import openfhe as fhe  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from peers.measure import Floats, Workload, measure, write
+from peers.diagonals import Diagonals, power_of_two
+from peers.measure import LATTICES, Floats, Workload, measure, write
 
 CHAINS = {1: (50, 40, 2), 2: (40, 30, 4)}
 """First prime (bits), scale (bits) and key switching digits by the number of layers.
@@ -30,51 +23,28 @@ With the digits that OpenFHE takes by itself the chain for two layers needs ring
 """
 
 
-def power_of_two(n: int) -> int:
-    """The least power of two that is at least n."""
-    return 1 << (n - 1).bit_length()
-
-
 class Layer:
     """The encoded diagonals of one layer, at the level where its input arrives."""
 
     def __init__(self, context: Any, weight: Floats, bias: Floats, slots: int, level: int) -> None:
-        outputs, features = (power_of_two(n) for n in weight.shape)
-        features = max(features, outputs)
-        self.babies = power_of_two(int(np.sqrt(outputs)))
-        self.giants = outputs // self.babies
-        self.folds = [outputs << k for k in reversed(range((features // outputs).bit_length() - 1))]
-        padded = np.zeros((outputs, features))
-        padded[: weight.shape[0], : weight.shape[1]] = weight
         self._context = context
-        j = np.arange(slots)
-        self._diagonals = [
-            [
-                context.MakeCKKSPackedPlaintext(
-                    np.roll(padded[j % outputs, (j + g * self.babies + b) % features], g * self.babies), 1, level
-                )
-                for b in range(self.babies)
-            ]
-            for g in range(self.giants)
-        ]
-        bias = np.pad(bias, (0, outputs - len(bias)))
-        self._bias = context.MakeCKKSPackedPlaintext(bias[j % outputs], 1, level + 1)
-
-    def rotations(self) -> set[int]:
+        self._steps = steps = Diagonals.of(weight, bias, slots)
+        self._vectors = [[context.MakeCKKSPackedPlaintext(u, 1, level) for u in row] for row in steps.vectors]
+        self._bias = context.MakeCKKSPackedPlaintext(steps.bias, 1, level + 1)
+        self.rotations = steps.rotations()
         """The steps that need a key."""
-        return {*range(1, self.babies), *({self.babies} if self.giants > 1 else ()), *self.folds}
 
     def __call__(self, x: Any) -> Any:
         """W x + b, one level lower."""
         context = self._context
         digits = context.EvalFastRotationPrecompute(x)
-        rotated = [x, *(context.EvalFastRotation(x, b, digits) for b in range(1, self.babies))]
+        rotated = [x, *(context.EvalFastRotation(x, b, digits) for b in range(1, self._steps.babies))]
         y = None
-        for diagonals in reversed(self._diagonals):  # Horner: every giant step is the same rotation
+        for diagonals in reversed(self._vectors):  # Horner: every giant step is the same rotation
             inner = context.EvalAddMany([context.EvalMult(r, u) for r, u in zip(rotated, diagonals, strict=True)])
-            y = inner if y is None else context.EvalAdd(context.EvalRotate(y, self.babies), inner)
+            y = inner if y is None else context.EvalAdd(context.EvalRotate(y, self._steps.babies), inner)
         y = context.Rescale(y)
-        for step in self.folds:
+        for step in self._steps.folds:
             y = context.EvalAdd(y, context.EvalRotate(y, step))
         return context.EvalAdd(y, self._bias)
 
@@ -85,6 +55,8 @@ class OpenfheDiagonal:
     variant = "diagonals, baby steps and giant steps"
     security_bits = 128
     model_hidden = False
+    rests_on = LATTICES
+    remark = ""
     note = "cause not known"
 
     def __init__(self, workload: Workload) -> None:
@@ -106,7 +78,7 @@ class OpenfheDiagonal:
         self._layers = [
             Layer(context, weight, bias, self._slots, 2 * i) for i, (weight, bias) in enumerate(workload.layers)
         ]
-        context.EvalRotateKeyGen(self._keys.secretKey, sorted(set().union(*(x.rotations() for x in self._layers))))
+        context.EvalRotateKeyGen(self._keys.secretKey, sorted(set().union(*(x.rotations for x in self._layers))))
         self.key_bytes = len(fhe.SerializeEvalAutomorphismKeyString(fhe.BINARY))
         if deep:
             context.EvalMultKeyGen(self._keys.secretKey)

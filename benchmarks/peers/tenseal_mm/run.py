@@ -13,7 +13,7 @@ import numpy as np
 import tenseal as ts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from peers.measure import Floats, Workload, measure, write
+from peers.measure import LATTICES, Floats, Workload, measure, write
 
 DEGREE = 8192
 CHAINS = {1: ([60, 40, 60], 40), 2: ([40, 30, 30, 30, 40], 30)}
@@ -25,6 +25,8 @@ class TensealVector:
 
     security_bits = 128  # SEAL refuses a chain beyond its 128-bit table
     model_hidden = False
+    rests_on = LATTICES
+    remark = ""
 
     def __init__(self, workload: Workload, *, encrypted_bias: bool) -> None:
         primes, scale = CHAINS[len(workload.layers)]
