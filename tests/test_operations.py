@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -155,8 +156,16 @@ def test_metrics_exist() -> None:
 # Arithmetic and commands.
 
 
+def test_the_example_of_sizing_takes_measured_figures() -> None:
+    report = json.loads((ROOT / "benchmarks" / "results" / "full.json").read_bytes())
+    (row,) = (row for row in report["suites"]["cost"]["rows"] if row["id"] == "icd10-chapter/ckks")
+    sizes = ", ".join(f"{row['counts'][name]:_}" for name in ("bytes_up", "bytes_down", "key_bytes"))
+    told = f"= {row['figures']['server_ms']['median']:.3g}e-3, {sizes}, 36e6"
+    assert told in blocks("python")[0]
+
+
 def test_the_example_of_sizing_is_computed() -> None:
-    (program,), (result,) = blocks("python"), blocks("text")
+    (program,), (*_, result) = blocks("python"), blocks("text")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == result
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

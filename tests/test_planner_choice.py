@@ -20,7 +20,7 @@ from secure_infer.ckks.link import Link
 from secure_infer.heads import Head, Linear, Square
 from secure_infer.heads.split import private_network
 from secure_infer_benchmarks.engine import Bench
-from secure_infer_benchmarks.linear import inputs
+from secure_infer_benchmarks.synthetic import inputs
 from secure_infer_client import Client
 from secure_infer_client.local_server import LocalServer
 

@@ -22,10 +22,9 @@ from secure_infer import models
 from secure_infer.heads import Head
 from secure_infer_benchmarks.cost.ways import security
 from secure_infer_benchmarks.embeddings import embedded
-from secure_infer_benchmarks.engine import square_head
 from secure_infer_benchmarks.figures import Row, Suite, figure
-from secure_infer_benchmarks.linear import inputs, unit_norm_head
 from secure_infer_benchmarks.memory import resident
+from secure_infer_benchmarks.synthetic import inputs, square_head, unit_norm_head
 from secure_infer_client import Client, samples
 from secure_infer_client.local_server import LocalServer
 from secure_infer_client.prediction import CallStats

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+from secure_infer.errors import SettingsError
 from secure_infer_benchmarks import figures
 
 MEASURE = Callable[[bool], figures.Suite]
@@ -61,6 +63,8 @@ GROUPS = {
     ),
 }
 """Several suites as one report. quick: under two minutes, with few repeats."""
+SAME = ("processor", "cores", "python", "versions", "threads")
+"""What the machine of a report that goes on has to be."""
 
 
 def run(arguments: list[str]) -> int:
@@ -75,27 +79,61 @@ def run(arguments: list[str]) -> int:
 
             return command.run(rest)
     options = _parser().parse_args(arguments)
+    if options.resume and options.out is None:
+        raise SettingsError("--resume goes on with the report of --out FILE.json; got no --out")
     names = GROUPS.get(options.suite, (options.suite,))
-    quick = options.quick or options.suite == "quick"
+    line = shlex.join(["secure-infer", "bench", *_repeatable(options)])
     machine = figures.machine()
-    found: dict[str, figures.Suite] = {}
-    tables: dict[str, str] = {}
+    found = _begun(options.out, line, machine) if options.resume else {}
     for number, name in enumerate(names, 1):
         if len(names) > 1:
             sys.stderr.write(f"{name} ({number} of {len(names)}): {SUITES[name].summary}\n")
-        measure, table = SUITES[name].load()
-        started = perf_counter()
-        found[name] = measure(quick)
-        found[name]["seconds"] = round(perf_counter() - started, 1)
-        tables[name] = table(found[name])
-    report = figures.report(shlex.join(["secure-infer", "bench", *_repeatable(options)]), found, machine)
-    if options.out is not None:
-        figures.save(report, options.out)
-    if options.json:
-        sys.stdout.write(json.dumps(report) + "\n")
-    else:
-        sys.stdout.write("\n".join(f"{SUITES[name].summary}\n{text}" for name, text in tables.items()))
-    return 0
+        if name not in found:
+            found[name] = _measured(name, options.quick or options.suite == "quick", alone=len(names) == 1)
+            if options.out is not None:  # after every suite: what was measured is not lost with what comes
+                figures.save(figures.report(line, found, machine), options.out)
+    report = figures.report(line, found, machine)
+    sys.stdout.write(
+        json.dumps(report) + "\n" if options.json else "\n".join(_told(name, found[name]) for name in names)
+    )
+    return int(any("failed" in suite for suite in found.values()))
+
+
+def _measured(name: str, quick: bool, *, alone: bool) -> figures.Suite:
+    """A suite with the seconds that it took. Among others, one that fails does not take theirs with it."""
+    measure, _ = SUITES[name].load()
+    started = perf_counter()
+    try:
+        found = measure(quick)
+    except Exception as problem:
+        if alone:
+            raise
+        sys.stderr.write(f"{name} failed: {problem!r}\n")
+        found = {"rows": [], "failed": repr(problem)}
+    found["seconds"] = round(perf_counter() - started, 1)
+    return found
+
+
+def _begun(path: Path, command: str, machine: dict[str, Any]) -> dict[str, figures.Suite]:
+    """The suites of a report that the same command began on this machine; raises SettingsError for another's."""
+    if not path.exists():
+        return {}
+    report = figures.load(path)
+    same = {"command": command, **{name: machine[name] for name in SAME}}
+    was = {"command": report["command"], **{name: report["machine"].get(name) for name in SAME}}
+    for name, expected in same.items():
+        if was[name] != expected:
+            raise SettingsError(
+                f"--resume: {path} was begun with {name} {was[name]!r}, this is {expected!r}; leave --resume out"
+            )
+    return {name: suite for name, suite in report["suites"].items() if "failed" not in suite}
+
+
+def _told(name: str, suite: figures.Suite) -> str:
+    if "failed" in suite:
+        return f"{name} failed: {suite['failed']}\n"
+    _, table = SUITES[name].load()
+    return f"{SUITES[name].summary}\n{table(suite)}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="few repeats, small samples")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the report there")
+    parser.add_argument("--resume", action="store_true", help="go on with the report of --out where a run ended early")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

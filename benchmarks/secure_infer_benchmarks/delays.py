@@ -26,9 +26,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.parties import Parties, Served
 from secure_infer_benchmarks.queries import Queries, spread, warmed_up
+from secure_infer_benchmarks.synthetic import inputs
 
 ROUND_TRIP_MS = 20.0
 PAUSE = 0.004

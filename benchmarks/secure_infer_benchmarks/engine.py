@@ -19,7 +19,7 @@ from secure_infer.ckks.calibration import unit_costs
 from secure_infer.ckks.link import Link
 from secure_infer.ckks.planner import Candidate
 from secure_infer.ckks.queries import pack_input
-from secure_infer.heads import Head, Linear, ModelSpec, Square
+from secure_infer.heads import Head, ModelSpec
 from secure_infer.heads.network import Network
 from secure_infer_client.keys import SecretKey
 from secure_infer_server.blinds import BlindPool
@@ -44,15 +44,6 @@ class Case:
     error: float | None = None
     most_bytes: int | None = None
     kinds: tuple[str, ...] = ("coefficient", "slots")
-
-
-def square_head(features: int, units: int, outputs: int) -> Head:
-    """A synthetic head with one hidden layer of squares and weights N(0, 1) / sqrt(fan-in)."""
-    rng = np.random.default_rng(0)
-    first = rng.normal(size=(units, features)) / np.sqrt(features)
-    last = rng.normal(size=(outputs, units)) / np.sqrt(units)
-    labels = [f"class {k}" for k in range(outputs)]
-    return Head([Linear(first), Square(), Linear(last)], labels=labels, input_bound=1.0, input_norm=1.0)
 
 
 def choose(case: Case) -> Candidate:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from secure_infer.v1 import inference_pb2
 from secure_infer_benchmarks import gate_alone, throughput
 from secure_infer_benchmarks.figures import Suite, figure, ratio
-from secure_infer_benchmarks.linear import unit_norm_head
+from secure_infer_benchmarks.synthetic import unit_norm_head
 from secure_infer_client.local_server import LocalServer
 
 POLICY = """

@@ -13,9 +13,9 @@ from secure_infer import models
 from secure_infer.errors import UnsupportedHead
 from secure_infer.heads import Head
 from secure_infer_benchmarks.cost.ways import security
-from secure_infer_benchmarks.engine import Case, choose, run, square_head
+from secure_infer_benchmarks.engine import Case, choose, run
 from secure_infer_benchmarks.figures import Row, Suite, figure
-from secure_infer_benchmarks.linear import inputs, unit_norm_head
+from secure_infer_benchmarks.synthetic import inputs, square_head, unit_norm_head
 
 LOGITS = 3000
 """Over which the error of a published row is read."""

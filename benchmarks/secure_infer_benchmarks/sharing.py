@@ -25,9 +25,9 @@ from secure_infer.mpc.program import Answers, Comparisons, Weights
 from secure_infer_benchmarks import delays, peers
 from secure_infer_benchmarks.batches import Case as Source
 from secure_infer_benchmarks.batches import rows_of
-from secure_infer_benchmarks.linear import unit_norm_head
 from secure_infer_benchmarks.parties import Parties, Served
 from secure_infer_benchmarks.queries import warmed_up
+from secure_infer_benchmarks.synthetic import hidden_head, unit_norm_head
 
 SHARED, LABEL, CRYPTEN = Weights.SHARED, Answers.LABEL, Comparisons.CRYPTEN
 Item = TypeVar("Item")
@@ -68,7 +68,7 @@ class Case:
 def cases() -> list[Case]:
     """The published rows."""
     linear, flagship = unit_norm_head(384, 10), Head.load(models.path() / "icd10-chapter.head")
-    square, relu = (peers.hidden_head(384, 64, 10, between) for between in (Square(), ReLU()))
+    square, relu = (hidden_head(384, 64, 10, between) for between in (Square(), ReLU()))
     flagship_both = Served("icd10-chapter", flagship)
     relu_shared = Served("relu-shared", relu, SHARED)
     return [

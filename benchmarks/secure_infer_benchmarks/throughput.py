@@ -24,9 +24,8 @@ from secure_infer.ckks.queries import pack_input
 from secure_infer.errors import InternalFault
 from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2, keys_pb2, keys_pb2_grpc
-from secure_infer_benchmarks.engine import square_head
 from secure_infer_benchmarks.figures import Suite, figure, ratio
-from secure_infer_benchmarks.linear import inputs
+from secure_infer_benchmarks.synthetic import inputs, square_head
 from secure_infer_client import Client
 from secure_infer_client.keys import SecretKey
 from secure_infer_client.local_server import LocalServer

@@ -10,13 +10,12 @@ import pytest
 from secure_infer.ckks.link import Link
 from secure_infer.heads import Head
 from secure_infer.v1 import models_pb2
-from secure_infer_benchmarks.linear import unit_norm_head
 from secure_infer_benchmarks.network import suite as network
 from secure_infer_benchmarks.network import table as network_table
 from secure_infer_benchmarks.network import tbf as network_tbf
 from secure_infer_benchmarks.network.suite import Emulated, Settings
 from secure_infer_benchmarks.network.ways import OneOffer
-from secure_infer_benchmarks.peers import square_head
+from secure_infer_benchmarks.synthetic import square_head, unit_norm_head
 
 WAYS = ("plaintext", "ckks", "mpc")
 

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from secure_infer_benchmarks.linear import unit_norm_head
 from secure_infer_benchmarks.stress import overload, overload_table
 from secure_infer_benchmarks.stress.overload_load import Generator, Load
+from secure_infer_benchmarks.synthetic import unit_norm_head
 
 METHOD = "/test.Echo/Say"
 

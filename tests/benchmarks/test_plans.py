@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secure_infer_benchmarks import plans
 from secure_infer_benchmarks.engine import Case
-from secure_infer_benchmarks.linear import unit_norm_head
+from secure_infer_benchmarks.synthetic import unit_norm_head
 
 
 def test_a_case_is_measured() -> None:

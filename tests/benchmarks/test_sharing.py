@@ -15,6 +15,7 @@ from secure_infer_benchmarks import delays, peers, sharing, sharing_table
 from secure_infer_benchmarks.parties import Served
 from secure_infer_benchmarks.peers import Peer
 from secure_infer_benchmarks.sharing import Case, Settings
+from secure_infer_benchmarks.synthetic import hidden_head, square_head
 
 TIMES = {"median", "p90", "min"}
 
@@ -105,8 +106,8 @@ def test_stock_answers_stand_beside_ours(monkeypatch: pytest.MonkeyPatch, report
         return [{"peer": peer.name, "server_ms": times, "client_ms": times}]
 
     monkeypatch.setattr(peers, "run", run)
-    square = Served("square", peers.square_head(8, 3, 2))
-    relu = Served("relu", peers.hidden_head(8, 3, 2, ReLU()), Weights.SHARED)
+    square = Served("square", square_head(8, 3, 2))
+    relu = Served("relu", hidden_head(8, 3, 2, ReLU()), Weights.SHARED)
     cases = [Case(square), Case(square, records=256), Case(relu)]
     found = sharing.beside(cases, Settings(), [Peer("stock")])
     assert [row[0]["client_ms"] for row in found.values()] == [{"median": 8.0, "min": 6.0}] * 3

@@ -26,7 +26,7 @@ from secure_infer_benchmarks.cost.ways import CKKS, MPC, PLAINTEXT, Way, describ
 from secure_infer_benchmarks.figures import Row, Suite
 from secure_infer_benchmarks.memory import resident
 from secure_infer_benchmarks.parties import HOST, Parties, Served, credentials
-from secure_infer_benchmarks.peers import hidden_head
+from secure_infer_benchmarks.synthetic import hidden_head
 from secure_infer_client import Client
 from secure_infer_client.local_process import LocalProcess
 from secure_infer_server.commands import certs

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_infer.heads import Head
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.mnist.data import LICENCE, PIXELS, Unavailable, load, standardised
 from secure_infer_benchmarks.mnist.train import random_head
+from secure_infer_benchmarks.synthetic import inputs
 
 Floats = NDArray[np.float64]
 FOLDER = Path(__file__).resolve().parents[2] / "mnist"

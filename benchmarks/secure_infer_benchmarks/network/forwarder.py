@@ -11,9 +11,9 @@ from typing import Any
 from secure_infer_benchmarks import forwarder_precision
 from secure_infer_benchmarks.figures import figure
 from secure_infer_benchmarks.forwarder import Forwarder
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.network import tbf
 from secure_infer_benchmarks.parties import credentials
+from secure_infer_benchmarks.synthetic import inputs
 from secure_infer_client import Client
 
 CALLS = 60

@@ -25,12 +25,11 @@ from secure_infer.heads import Head
 from secure_infer.mpc.program import Answers, Weights
 from secure_infer_benchmarks.figures import Row, Suite, figure, ratio
 from secure_infer_benchmarks.forwarder import Forwarder
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.network import forwarder as forwarding
 from secure_infer_benchmarks.network import table as tables
 from secure_infer_benchmarks.network.ways import Encrypted, Floats, Pem, Plain, Shared, Way, offers_of, served
 from secure_infer_benchmarks.parties import HOST, Parties
-from secure_infer_benchmarks.peers import square_head
+from secure_infer_benchmarks.synthetic import inputs, square_head
 from secure_infer_client.local_process import LocalProcess
 from secure_infer_client.prediction import CallStats
 from secure_infer_server.commands import certs

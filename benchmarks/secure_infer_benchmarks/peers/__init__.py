@@ -8,8 +8,6 @@ from secure_infer_benchmarks.peers.workload import (
     Floats,
     Workload,
     dense,
-    hidden_head,
-    square_head,
     squared,
     workloads,
 )
@@ -25,9 +23,7 @@ __all__ = [
     "Peer",
     "Workload",
     "dense",
-    "hidden_head",
     "run",
-    "square_head",
     "squared",
     "workloads",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from secure_infer import models
 from secure_infer.heads import Head, Layer, Linear, Polynomial, ReLU, Square
-from secure_infer_benchmarks.linear import inputs, unit_norm_head
+from secure_infer_benchmarks.synthetic import inputs, square_head, unit_norm_head
 
 Floats = NDArray[np.float64]
 
@@ -65,20 +65,6 @@ def squared(layers: Sequence[Layer]) -> list[tuple[Floats, Floats]]:
                 return [(first.weight, first.bias + b / (2 * a)), (last.weight * a, bias)]
     kinds = ", ".join(layer.kind for layer in layers)
     raise ValueError(f"peers evaluate linear, or linear, square or quadratic, linear; got {kinds}")
-
-
-def square_head(features: int, hidden: int, outputs: int) -> Head:
-    """A synthetic head with one squared hidden layer, as `hidden_head` makes it."""
-    return hidden_head(features, hidden, outputs, Square())
-
-
-def hidden_head(features: int, hidden: int, outputs: int, activation: Layer) -> Head:
-    """A synthetic head with one hidden layer, weights N(0, 1)/sqrt(fan-in), biases N(0, 0.1²)."""
-    rng = np.random.default_rng(0)
-    first = Linear(rng.normal(size=(hidden, features)) / np.sqrt(features), rng.normal(size=hidden) / 10)
-    last = Linear(rng.normal(size=(outputs, hidden)) / np.sqrt(hidden), rng.normal(size=outputs) / 10)
-    labels = [f"class {k}" for k in range(outputs)]
-    return Head([first, activation, last], labels=labels, input_bound=1.0, input_norm=1.0)
 
 
 def workloads(quick: bool) -> list[Workload]:

@@ -72,6 +72,16 @@ def mpc(held: list[Row], suite: Suite) -> str:
     return table.text()
 
 
+def sizing(held: list[Row], suite: Suite) -> str:
+    """What one server needs for a query, by head and plan: to be multiplied by clients and queries."""
+    table = Table("sizing", ("", "server ms a query", "bytes up", "down", "key of a client"))
+    for row in held:
+        if row.get("scheme") == "ckks" and row.get("figures") and (row.get("security") or {}).get("model_private"):
+            sizes = (_whole(row, name) for name in ("bytes_up", "bytes_down", "key_bytes"))
+            table.row(f"{row['head']}, {label(row)}", _ms(row, "server_ms"), *sizes)
+    return table.text()
+
+
 def links(held: list[Row], suite: Suite) -> str:
     """By head: each way over each link: times plaintext, milliseconds, (predicted); * is the fastest of its link."""
     measured = [row for row in held if value(row, "call_ms") is not None and isinstance(row.get("link"), dict)]
@@ -171,6 +181,7 @@ BLOCKS: dict[str, tuple[str, Callable[[list[Row], Suite], str]]] = {
     "cost": ("cost", cost),
     "plans": ("plans", plans),
     "mpc": ("cost", mpc),
+    "sizing": ("cost", sizing),
     "network": ("network", links),
     "accuracy": ("accuracy", accuracy),
     "peers": ("peers", others),

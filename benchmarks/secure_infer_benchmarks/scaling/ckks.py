@@ -17,8 +17,8 @@ from secure_infer.ckks.planner import Candidate
 from secure_infer.heads.network import Network
 from secure_infer_benchmarks.engine import Bench
 from secure_infer_benchmarks.figures import Row, figure
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.scaling.shapes import BASE, Shape, Shapes, head, name, row
+from secure_infer_benchmarks.synthetic import inputs
 from secure_infer_client import Client
 from secure_infer_client.choice import in_a_row, usable
 from secure_infer_client.local_server import LocalServer

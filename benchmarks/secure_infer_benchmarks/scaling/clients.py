@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from secure_infer.ckks.link import Link
 from secure_infer_benchmarks.figures import Row, figure
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.memory import resident
 from secure_infer_benchmarks.scaling.shapes import BASE, head, name, row
+from secure_infer_benchmarks.synthetic import inputs
 from secure_infer_benchmarks.throughput import Replay, Settings
 from secure_infer_client import Client
 from secure_infer_client.choice import in_a_row, usable

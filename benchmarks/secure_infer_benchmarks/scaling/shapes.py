@@ -10,7 +10,7 @@ from typing import Any
 
 from secure_infer.heads import Head
 from secure_infer_benchmarks.figures import Figure, Row
-from secure_infer_benchmarks.peers import square_head
+from secure_infer_benchmarks.synthetic import square_head
 
 Shape = tuple[int, int, int]
 """Features d, hidden units h, classes K."""

@@ -14,8 +14,8 @@ from secure_infer.ckks.link import Link
 from secure_infer.mpc.program import Program
 from secure_infer_benchmarks.delays import PAUSE
 from secure_infer_benchmarks.figures import Row, figure
-from secure_infer_benchmarks.linear import inputs
 from secure_infer_benchmarks.scaling.shapes import BASE, Shape, Shapes, head, name, row
+from secure_infer_benchmarks.synthetic import inputs
 from secure_infer_client import Client
 from secure_infer_client.local_parties import LocalParties
 from secure_infer_client.mpc.session import rows_a_request

@@ -28,11 +28,10 @@ from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2
 from secure_infer.wire import status as wire_status
 from secure_infer_benchmarks import throughput
-from secure_infer_benchmarks.engine import square_head
-from secure_infer_benchmarks.linear import unit_norm_head
 from secure_infer_benchmarks.stress import overload_table
 from secure_infer_benchmarks.stress.overload_http2 import Call
 from secure_infer_benchmarks.stress.overload_load import ID_BYTES, Load, generate
+from secure_infer_benchmarks.synthetic import square_head, unit_norm_head
 from secure_infer_client.local_server import LocalServer
 
 TIMES = 10.0

@@ -16,9 +16,8 @@ from typing import Self
 
 from secure_infer.errors import ServerUnavailable
 from secure_infer.heads import Head
-from secure_infer_benchmarks.engine import square_head
 from secure_infer_benchmarks.gate import AUDIT, BUDGETS, CALLERS, POLICY
-from secure_infer_benchmarks.linear import unit_norm_head
+from secure_infer_benchmarks.synthetic import square_head, unit_norm_head
 from secure_infer_server.callers import authority
 from secure_infer_server.commands import certs
 
