@@ -145,7 +145,14 @@ def test_idle_leases_return(tmp_path: Path) -> None:
                 break
             waited.wait(0.02)
         assert budgets.used("a", MODEL).total == 3
-        assert spend(budgets, 20_000) == 9997
+        taken = 0
+        for _ in range(200):  # a refusal may come while an idle lease is on its way back
+            taken += spend(budgets, 20_000)
+            if taken == 9997:
+                break
+            waited.wait(0.02)
+        assert taken == 9997
+        assert spend(budgets, 1) == 0
 
 
 def test_records_given_back_are_not_counted_and_only_once(tmp_path: Path) -> None:
