@@ -37,10 +37,13 @@ def charts(rows: list[Row], suite: Suite, name: str, title: str) -> list[Chart]:
 
 
 def called(row: Row) -> str:
-    """Who, and which way of writing it; where ids say it shorter, those."""
+    """Who, and which way of writing it, without what the heading above says already; where ids say it shorter, those."""
     if not str(row["id"]).startswith(str(row.get("workload")).partition(",")[0]):
-        return str(row["id"])
-    return ", ".join(str(row[key]) for key in ("who", "variant") if row.get(key)) or str(row["id"])
+        return str(row["id"]).replace(f", {str(row.get('shape')).replace(' -> ', '-')}/", ", ")
+    variant = str(row.get("variant", ""))
+    if row.get("ours"):
+        variant = f"weights {row['weights']}" if row.get("weights") else variant.removeprefix("CKKS, ")
+    return ", ".join(filter(None, (str(row.get("who", "")), variant))) or str(row["id"])
 
 
 def timed(row: Row) -> str:
