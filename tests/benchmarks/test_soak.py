@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from secure_infer.errors import ServerUnavailable
+from secure_infer.errors import ServerUnavailable, SettingsError
 from secure_infer_benchmarks.stress import soak_clients, soak_table
-from secure_infer_benchmarks.stress.soak import CLIENTS, soak
+from secure_infer_benchmarks.stress.soak import CLIENTS, run, soak
 from secure_infer_benchmarks.stress.soak_clients import KINDS, Caller, Mission
 from secure_infer_benchmarks.stress.soak_watch import _grown, line
 
@@ -74,3 +74,8 @@ def test_twenty_seconds_of_faults_lose_nothing() -> None:
     assert sum(report["faults"].values()) >= 3
     assert report["audit"]["status"] == 0, report["audit"]
     assert soak_table.markdown(report).startswith("# Soak")
+
+
+def test_a_share_of_faults_is_a_share() -> None:
+    with pytest.raises(SettingsError, match="--faulty: expected a share of the time from 0 to 1, got 2"):
+        run(["--faulty", "2"])

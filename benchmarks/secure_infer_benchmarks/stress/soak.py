@@ -1,8 +1,8 @@
 """`secure-infer stress soak`: mixed load from several client processes, while servers are killed and restarted.
 
 Single queries, queries of a hidden layer, batches, clients that upload and delete keys, and two parties; all through the SDK,
-every answer checked against plaintext. For two thirds of the time something is killed or restarted every few seconds; the last
-third is load alone, for the memory curve.
+every answer checked against plaintext. For two thirds of the time (`--faulty`) something is killed or restarted every few
+seconds; the rest is load alone, for the memory curve.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from statistics import median
 from time import monotonic
 from typing import Any
 
+from secure_infer.errors import SettingsError
 from secure_infer_benchmarks.stress import soak_table
 from secure_infer_benchmarks.stress.soak_chaos import PAUSES, Chaos
 from secure_infer_benchmarks.stress.soak_clients import GRACE, TIMEOUT, Mission, Tally, work
@@ -38,6 +39,9 @@ def run(arguments: list[str]) -> int:
     length.add_argument("--minutes", type=float, default=30.0, help="of load; default 30")
     length.add_argument("--seconds", type=float, help="instead of minutes")
     parser.add_argument("--seed", type=int, default=6, help="of rows, faults and their moments")
+    parser.add_argument(
+        "--faulty", type=float, default=FAULTY, metavar="SHARE", help="of the time; default 2/3, 0: load alone"
+    )
     parser.add_argument("--no-mpc", action="store_true", help="without dealer and parties")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs there")
     parser.add_argument(
@@ -45,9 +49,11 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
+    if not 0 <= options.faulty <= 1:
+        raise SettingsError(f"--faulty: expected a share of the time from 0 to 1, got {options.faulty:g}")
     seconds = options.seconds or 60 * options.minutes
     kinds = [kind for kind in CLIENTS if kind != "mpc" or not options.no_mpc]
-    report = soak(seconds, kinds, options.seed, logs=options.logs)
+    report = soak(seconds, kinds, options.seed, faulty=options.faulty, logs=options.logs)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1) + "\n")
@@ -61,12 +67,13 @@ def soak(
     kinds: Sequence[str],
     seed: int,
     *,
+    faulty: float = FAULTY,
     pauses: tuple[float, float] = PAUSES,
     logs: Path | None = None,
 ) -> dict[str, Any]:
-    """The report of one soak. kinds: of the client processes."""
+    """The report of one soak. kinds: of the client processes. faulty: the share of the time in which something fails."""
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), mpc="mpc" in kinds) as fleet:
-        watch, chaos = Watch(fleet), Chaos(fleet, FAULTY * seconds, seed, pauses)
+        watch, chaos = Watch(fleet), Chaos(fleet, faulty * seconds, seed, pauses)
         context = multiprocessing.get_context("spawn")
         pipes, processes = [], []
         for number, kind in enumerate(kinds):
