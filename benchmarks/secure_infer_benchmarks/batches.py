@@ -8,39 +8,34 @@ Memory is that of the server's processes. Run with OPENBLAS_NUM_THREADS=1 for fi
 from __future__ import annotations
 
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from secure_infer import models
 from secure_infer.heads import Head
 from secure_infer_benchmarks.cost.ways import security
-from secure_infer_benchmarks.embeddings import embedded
 from secure_infer_benchmarks.figures import Row, Suite, figure
 from secure_infer_benchmarks.memory import resident
 from secure_infer_benchmarks.synthetic import inputs, square_head, unit_norm_head
-from secure_infer_client import Client, samples
+from secure_infer_client import Client
 from secure_infer_client.local_server import LocalServer
 from secure_infer_client.prediction import CallStats
 
-Floats = NDArray[np.float64]
 SMUDGING = (2, 20)
 LABELS = {2: "reduces leakage, does not remove it", 20: "hides the weights behind noise"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A head. real: whether `rows_of` takes held-out texts for it."""
+    """A head and what it is called."""
 
     name: str
     head: Head
-    real: bool = False
 
 
 def cases() -> list[Case]:
@@ -48,17 +43,8 @@ def cases() -> list[Case]:
     return [
         Case("384 -> 10", unit_norm_head(384, 10)),
         Case("384 -> 64 -> 10 square", square_head(384, 64, 10)),
-        Case("ICD-10 384 -> 256 -> 21", Head.load(models.path() / "icd10-chapter.head"), real=True),
+        Case("ICD-10 384 -> 256 -> 21", Head.load(models.path() / "icd10-chapter.head")),
     ]
-
-
-def rows_of(case: Case, count: int) -> tuple[str, Floats]:
-    """(what they are, rows): the held-out diagnosis texts' embeddings, or random rows of the largest norm allowed."""
-    if case.real:
-        with suppress(ModuleNotFoundError):
-            texts = [sample.text for sample in samples.load()[:count]]
-            return f"{len(texts)} held-out diagnosis texts", case.head.contract.check(embedded(texts))
-    return f"{count} random rows", inputs(case.head.features, count) * min(1.0, case.head.contract.largest_norm)
 
 
 def measure(quick: bool) -> Suite:

@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 from secure_infer import whole
 from secure_infer.ckks.calibration import cache_path
+from secure_infer.heads import Head
+from secure_infer_benchmarks.synthetic import inputs
+from secure_infer_client import samples
 from secure_infer_client.text.deidentify import deidentify
 from secure_infer_client.text.embed import MiniLM
 
@@ -48,3 +51,12 @@ def embedded(texts: Sequence[str]) -> NDArray[np.float64]:
             path.parent.mkdir(parents=True, exist_ok=True)
             whole.write(path, data.getvalue())
     return rows.astype(np.float64)
+
+
+def rows_of(head: Head, count: int) -> NDArray[np.float64]:
+    """At most `count` rows (B, d) for a head: held-out texts' embeddings where it has an embedder and that is installed, else
+    random ones of the largest norm allowed."""
+    if head.embedder is not None:
+        with suppress(ModuleNotFoundError):
+            return head.contract.check(embedded([sample.text for sample in samples.load()[:count]]))
+    return inputs(head.features, count) * min(1.0, head.contract.largest_norm)

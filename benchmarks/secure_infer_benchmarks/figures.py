@@ -32,6 +32,7 @@ import numpy as np
 
 from secure_infer import whole
 from secure_infer.errors import SettingsError
+from secure_infer.heads import Head, Linear
 
 FORMAT = "secure-infer-bench/1"
 MOST_SAMPLES = 400
@@ -102,6 +103,12 @@ def load(path: Path) -> dict[str, Any]:
     if form != FORMAT:
         raise SettingsError(f"{path}: expected a report of `secure-infer bench --out`, format {FORMAT}; got {form!r}")
     return dict(found)
+
+
+def shape(head: Head) -> str:
+    """A row's `shape`, for example 384 -> 64 -> 10."""
+    widths = (len(layer.bias) for layer in head.layers if isinstance(layer, Linear))
+    return " -> ".join(map(str, (head.features, *widths)))
 
 
 def machine() -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""A dealer and two parties of this machine's own with mutual TLS on every link, on loopback or behind emulated links."""
+"""Servers of this machine's own with mutual TLS on every link: a dealer and two parties, on loopback or behind emulated links,
+and one CKKS server."""
 
 from __future__ import annotations
 
@@ -37,6 +38,20 @@ def credentials(pem: Mapping[str, Path]) -> Credentials:
     }
 
 
+def server(directory: Path, heads: Mapping[str, Head], pem: Mapping[str, Path], *options: str) -> LocalProcess:
+    """One CKKS server with mutual TLS that offers plans for single queries and answers in plaintext too. directory: made here,
+    for the heads; options: further ones of `serve`."""
+    directory.mkdir()
+    for name, head in heads.items():
+        head.save(directory / f"{name}.head")
+    return LocalProcess(
+        "the server",
+        *("serve", "--models", str(directory), "--listen", f"{HOST}:0", "--plaintext-baseline", "--batches", "0"),
+        *("--tls-cert", str(pem["server.pem"]), "--tls-key", str(pem["server.key"]), "--client-ca", str(pem["ca.pem"])),
+        *options,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Served:
     """A head as the parties serve it, under `name`."""
@@ -46,6 +61,12 @@ class Served:
     weights: Weights = Weights.REPLICATED
     answers: Answers = Answers.LOGITS
     comparisons: Comparisons = Comparisons.TABLES
+
+    @classmethod
+    def named(cls, name: str, head: Head, weights: Weights, answers: Answers) -> Served:
+        """Under a name of its own for each way to serve the head of that name."""
+        shared = "-shared" if weights is Weights.SHARED else ""
+        return cls(f"{name}{shared}{'-label' if answers is Answers.LABEL else ''}", head, weights, answers)
 
 
 class Parties:

@@ -14,8 +14,9 @@ import numpy as np
 from secure_infer.errors import SecureInferError
 from secure_infer.heads import ModelSpec
 from secure_infer.mpc.program import Program
+from secure_infer_benchmarks.figures import shape
 from secure_infer_benchmarks.parties import Parties, Served
-from secure_infer_benchmarks.peers import Floats, Workload
+from secure_infer_benchmarks.peers import Floats
 from secure_infer_client import Client
 from secure_infer_client.prediction import CallStats
 
@@ -94,7 +95,7 @@ class Queries:
         """The model's row; times in milliseconds, counts and bytes of one query."""
         program, last = self.program, self.stats[-1]
         return {
-            "head": Workload(self.served.name, self.served.head, self.rows).shape,
+            "head": shape(self.served.head),
             "layers": list(self.client.spec.layers),
             "weights": str(program.weights),
             "answers": str(program.answers),

@@ -23,8 +23,7 @@ from secure_infer import models
 from secure_infer.heads import Head, ReLU, Square
 from secure_infer.mpc.program import Answers, Comparisons, Weights
 from secure_infer_benchmarks import delays, peers
-from secure_infer_benchmarks.batches import Case as Source
-from secure_infer_benchmarks.batches import rows_of
+from secure_infer_benchmarks.embeddings import rows_of
 from secure_infer_benchmarks.parties import Parties, Served
 from secure_infer_benchmarks.queries import warmed_up
 from secure_infer_benchmarks.synthetic import hidden_head, unit_norm_head
@@ -132,13 +131,10 @@ def announced(doing: str, items: Sequence[Item], name: Callable[[Item], str]) ->
         yield item
 
 
-def _rows(head: Head) -> peers.Floats:
-    """Held-out texts' embeddings where the head has an embedder and it is installed, else random rows."""
-    return rows_of(Source("", head, real=head.embedder is not None), ROWS)[1]
-
-
 def _ours(parties: Parties, wanted: Sequence[Case], settings: Settings) -> dict[str, Any]:
-    rows = {id(head): _rows(head) for head in {id(case.served.head): case.served.head for case in wanted}.values()}
+    rows = {
+        id(head): rows_of(head, ROWS) for head in {id(case.served.head): case.served.head for case in wanted}.values()
+    }
     asked = [(case.name, case.served, rows[id(case.served.head)], case.records) for case in wanted]
     with ExitStack() as stack:
         found, reasons = warmed_up(stack, parties, announced("warming up", asked, lambda one: one[0]))
@@ -165,7 +161,7 @@ def beside(wanted: Sequence[Case], settings: Settings, stock: Sequence[peers.Pee
             key = (id(one.head), one.weights, one.answers, case.records)
             if key not in done:
                 file = Path(folder) / "workload.npz"
-                peers.Workload(one.name, one.head, _rows(one.head)[: max(64, case.records)]).save(file)
+                peers.Workload(one.name, one.head, rows_of(one.head, ROWS)[: max(64, case.records)]).save(file)
                 done[key] = [_row(row) for peer in stock for row in _asked(peer, file, case, settings)]
             found[case.name] = done[key]
     return found

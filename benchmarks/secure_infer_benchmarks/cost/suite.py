@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from secure_infer import models
 from secure_infer.heads import Head, ReLU, Square
-from secure_infer.mpc.program import Answers, Weights
-from secure_infer_benchmarks.batches import Case, rows_of
 from secure_infer_benchmarks.cost.asked import Asked, Floats
 from secure_infer_benchmarks.cost.ways import CKKS, MPC, PLAINTEXT, Way, described, security
-from secure_infer_benchmarks.figures import Row, Suite
+from secure_infer_benchmarks.embeddings import rows_of
+from secure_infer_benchmarks.figures import Row, Suite, shape
 from secure_infer_benchmarks.memory import resident
 from secure_infer_benchmarks.parties import HOST, Parties, Served, credentials
+from secure_infer_benchmarks.parties import server as tls_server
 from secure_infer_benchmarks.synthetic import hidden_head
 from secure_infer_client import Client
 from secure_infer_client.local_process import LocalProcess
@@ -62,11 +62,12 @@ def measure(quick: bool) -> Suite:
 def run(settings: Settings) -> Suite:
     """The suite with those settings."""
     chosen = {name: head for name, head in heads().items() if name in settings.heads}
-    rows = {name: rows_of(Case(name, head, real=head.embedder is not None), ROWS)[1] for name, head in chosen.items()}
+    rows = {name: rows_of(head, ROWS) for name, head in chosen.items()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pem = certs.make(folder / "certs", [HOST], "benchmark", days=2)
-        server = stack.enter_context(_server(folder / "models", chosen, pem))
+        # Clients may ask for more privacy than it demands.
+        server = stack.enter_context(tls_server(folder / "models", chosen, pem, "--privacy", "input-private"))
         parties = stack.enter_context(Parties([_served(name, head, way) for name, head, way in _pairs(chosen, MPC)]))
         asked = _everyone(stack, server, parties, chosen, rows, pem)
         for one in tqdm(asked.values(), desc="cost: warming up", leave=False, disable=None):
@@ -121,21 +122,7 @@ def _pairs(chosen: dict[str, Head], ways: tuple[Way, ...]) -> Iterator[tuple[str
 
 
 def _served(name: str, head: Head, way: Way) -> Served:
-    shared = "-shared" if way.weights is Weights.SHARED else ""
-    return Served(f"{name}{shared}{'-label' if way.answers is Answers.LABEL else ''}", head, way.weights, way.answers)
-
-
-def _server(directory: Path, chosen: dict[str, Head], pem: dict[str, Path]) -> LocalProcess:
-    """Lets clients ask for more privacy than it demands, and answers in plaintext too."""
-    directory.mkdir()
-    for name, head in chosen.items():
-        head.save(directory / f"{name}.head")
-    return LocalProcess(
-        "the server",
-        *("serve", "--models", str(directory), "--listen", f"{HOST}:0", "--plaintext-baseline"),
-        *("--privacy", "input-private", "--batches", "0"),
-        *("--tls-cert", str(pem["server.pem"]), "--tls-key", str(pem["server.key"]), "--client-ca", str(pem["ca.pem"])),
-    )
+    return Served.named(name, head, way.weights, way.answers)
 
 
 def _client(server: LocalProcess, pem: dict[str, Path], model: str, way: Way) -> Client:
@@ -150,11 +137,10 @@ def _same_plan(asked: dict[tuple[str, str], Asked], key: tuple[str, str], one: A
 
 def _row(name: str, way: str, one: Asked, plain: Asked) -> Row:
     plan = None if one.plaintext else one.client.plan
-    shape = [one.head.features, *(len(layer.bias) for layer in one.head.layers if hasattr(layer, "bias"))]
     return {
         "id": f"{name}/{way}",
         "head": name,
-        "shape": " -> ".join(map(str, shape)),
+        "shape": shape(one.head),
         "scheme": way.partition(",")[0],
         "way": way,
         "plan": "–" if plan is None else described(plan),

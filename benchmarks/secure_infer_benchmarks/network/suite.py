@@ -27,10 +27,10 @@ from secure_infer_benchmarks.figures import Row, Suite, figure, ratio
 from secure_infer_benchmarks.forwarder import Forwarder
 from secure_infer_benchmarks.network import forwarder as forwarding
 from secure_infer_benchmarks.network import table as tables
-from secure_infer_benchmarks.network.ways import Encrypted, Floats, Pem, Plain, Shared, Way, offers_of, served
-from secure_infer_benchmarks.parties import HOST, Parties
+from secure_infer_benchmarks.network.ways import Encrypted, Floats, Pem, Plain, Shared, Way, offers_of
+from secure_infer_benchmarks.parties import HOST, Parties, Served
+from secure_infer_benchmarks.parties import server as tls_server
 from secure_infer_benchmarks.synthetic import inputs, square_head
-from secure_infer_client.local_process import LocalProcess
 from secure_infer_client.prediction import CallStats
 from secure_infer_server.commands import certs
 
@@ -168,7 +168,7 @@ def run(settings: Settings) -> Suite:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pem = certs.make(folder / "certs", [HOST], "benchmark", days=2)
-        server = stack.enter_context(_server(folder / "models", chosen, pem))
+        server = stack.enter_context(tls_server(folder / "models", chosen, pem))
         overhead = forwarding.overhead(server.address, pem, next(iter(chosen)), settings.precise)
         for emulated in settings.links:
             rows += _on(emulated, chosen, server.address, pem)
@@ -182,21 +182,9 @@ def run(settings: Settings) -> Suite:
     }
 
 
-def _server(directory: Path, chosen: dict[str, Head], pem: Pem) -> LocalProcess:
-    """Offers plans for single queries, and answers in plaintext too."""
-    directory.mkdir()
-    for name, head in chosen.items():
-        head.save(directory / f"{name}.head")
-    return LocalProcess(
-        "the server",
-        *("serve", "--models", str(directory), "--listen", f"{HOST}:0", "--plaintext-baseline", "--batches", "0"),
-        *("--tls-cert", str(pem["server.pem"]), "--tls-key", str(pem["server.key"]), "--client-ca", str(pem["ca.pem"])),
-    )
-
-
 def _on(emulated: Emulated, chosen: dict[str, Head], address: str, pem: Pem) -> list[Row]:
     """The rows of one link."""
-    shared = [served(name, head, *way) for name, head in chosen.items() for way in SHARED_WAYS[name]]
+    shared = [Served.named(name, head, *way) for name, head in chosen.items() for way in SHARED_WAYS[name]]
     x = {name: inputs(head.features, ROWS) * min(1.0, head.contract.largest_norm) for name, head in chosen.items()}
     with ExitStack() as stack:
         far = stack.enter_context(Forwarder(address, emulated.round_trip_ms, emulated.megabits)).address

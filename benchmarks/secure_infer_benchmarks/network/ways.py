@@ -23,6 +23,7 @@ from secure_infer.ckks.plan import QueryPlan
 from secure_infer.heads import Head, ModelSpec
 from secure_infer.mpc.program import Answers, Program, Weights
 from secure_infer.v1 import models_pb2
+from secure_infer_benchmarks.cost.ways import described
 from secure_infer_benchmarks.delays import explained
 from secure_infer_benchmarks.parties import Parties, Served, credentials
 from secure_infer_client import Client, transport
@@ -95,8 +96,7 @@ class Encrypted(Way):
 
     @property
     def plan(self) -> str:
-        plan = self._offer.plan
-        return f"{plan.kind} {plan.parameters}, {plan.ciphertexts} up"
+        return described(self._offer.plan)
 
     def open(self, stack: ExitStack) -> None:
         session, channels = open_session(
@@ -135,11 +135,11 @@ class Shared(Way):
     def __init__(self, name: str, head: Head, parties: Parties, weights: Weights, answers: Answers) -> None:
         labels = ", labels alone" if answers is Answers.LABEL else ""
         super().__init__(name, head, "mpc", f"mpc/{weights} weights{labels}")
-        self._client = partial(parties.client, served(name, head, weights, answers).name)
+        self._client = partial(parties.client, Served.named(name, head, weights, answers).name)
 
     @property
     def plan(self) -> str:
-        return f"{self._program.weights} weights, {self._program.answers}, {self._program.fraction} fraction bits"
+        return described(self._program)
 
     @property
     def _program(self) -> Program:
@@ -166,12 +166,6 @@ class Shared(Way):
             "predicted_ms": 1e3 * cost.seconds(link),
             "explained_ms": explained(computing, max(1, cost.rounds), 1e3 * link.round_trip),
         }
-
-
-def served(name: str, head: Head, weights: Weights, answers: Answers) -> Served:
-    """The head as parties serve it, under a name of its own for each way."""
-    suffix = f"{'-shared' if weights is Weights.SHARED else ''}{'-label' if answers is Answers.LABEL else ''}"
-    return Served(f"{name}{suffix}", head, weights, answers)
 
 
 class OneOffer(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from secure_infer import models
 from secure_infer.heads import Head, Layer, Linear, Polynomial, ReLU, Square
+from secure_infer_benchmarks.figures import shape
 from secure_infer_benchmarks.synthetic import inputs, square_head, unit_norm_head
 
 Floats = NDArray[np.float64]
@@ -28,8 +29,7 @@ class Workload:
     @property
     def shape(self) -> str:
         """For example 384 -> 64 -> 10."""
-        linear = [layer for layer in self.head.layers if isinstance(layer, Linear)]
-        return " -> ".join(map(str, (self.head.features, *(len(layer.bias) for layer in linear))))
+        return shape(self.head)
 
     def save(self, path: Path) -> None:
         """The file that peers read."""

@@ -5,7 +5,7 @@ Charts are drawn in two widths: names stand left of what is drawn, or above it o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import wrap
@@ -18,7 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
+from secure_infer_benchmarks.figures import Row
 from secure_infer_benchmarks.report.colours import LIGHT
+from secure_infer_benchmarks.report.reading import SCHEMES
 
 WIDE, NARROW = 720, 350
 TEXT, SMALL = 11.5, 10.5
@@ -101,6 +103,16 @@ class Rows:
         self.height += 24
         return self.height - 12
 
+    def grouped(
+        self, groups: Iterable[tuple[str, Iterable[Row]]], name: Callable[[Row], str]
+    ) -> list[tuple[Row, float]]:
+        """Each group's rows under its heading: every row of the report, and the middle of what is drawn for it."""
+        placed = []
+        for title, rows in groups:
+            self.heading(title)
+            placed += [(row, self.row(name(row))) for row in rows]
+        return placed
+
     def figure(self) -> tuple[Figure, Axes]:
         """Axes of that height, y from the top in points; the x axis is the caller's."""
         width = NARROW if self.narrow else WIDE
@@ -131,6 +143,12 @@ class Key:
     colour: str = LIGHT["ink"]
     hollow: bool = False
     line: str = "none"
+
+
+def schemes(rows: Sequence[Row], line: str = "none") -> list[Key]:
+    """A key for each scheme that the rows have."""
+    there = {row.get("scheme") for row in rows}
+    return [Key(SCHEMES[name], *mark, line=line) for name, mark in MARKS.items() if name in there]
 
 
 def legend(figure: Figure, keys: Sequence[Any], columns: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from secure_infer_benchmarks.figures import Row
-from secure_infer_benchmarks.report import reading, words
+from secure_infer_benchmarks.report import words
 from secure_infer_benchmarks.report.charts.chart import Chart
 from secure_infer_benchmarks.report.colours import LIGHT
 from secure_infer_benchmarks.report.reading import grouped, label, scheme, value
@@ -114,9 +114,7 @@ def accuracy(rows: list[Row]) -> Chart:
         step = 0.05 if room < 0.2 else 0.1
         axes.xaxis.set_ticks([step * n for n in range(1, 21) if axes.get_xlim()[0] <= step * n <= 1.0001])
         axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f}%")
-        schemes = [name for name in drawing.MARKS if any(row.get("scheme") == name for row in rows)]
-        keys = [drawing.Key(reading.SCHEMES[name], *drawing.MARKS[name]) for name in schemes]
-        drawing.legend(figure, [*keys, drawing.Key("plaintext", "|", LIGHT["ink"])], 4)
+        drawing.legend(figure, [*drawing.schemes(rows), drawing.Key("plaintext", "|", LIGHT["ink"])], 4)
         return figure
 
     description = (
@@ -156,8 +154,7 @@ def reliability(rows: list[Row]) -> Chart:
                 axis.set_ticks([0.25, 0.5, 0.75, 1])
                 axis.set_major_formatter(lambda x, _: f"{100 * x:.0f}%")
             axes.set_xlabel("probability that the answer states", loc="left")
-        schemes = [name for name in drawing.MARKS if any(row.get("scheme") == name for row in first)]
-        keys = [drawing.Key(reading.SCHEMES[name], *drawing.MARKS[name], line="-") for name in schemes]
+        keys = drawing.schemes(first, line="-")
         drawing.legend(figure, [*keys, drawing.Key("as stated", "", LIGHT["muted"], line="--")], 4)
         return figure
 
@@ -181,10 +178,7 @@ def logit_errors(rows: list[Row]) -> Chart:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=1, under="error of a logit, logarithmic")
-        at = []
-        for held in grouped(rows, "set").values():
-            layout.heading(title(held))
-            at += [(row, layout.row(named(row))) for row in held]
+        at = layout.grouped(((title(held), held) for held in grouped(rows, "set").values()), named)
         figure, axes = layout.figure()
         everything = []
         for row, y in at:

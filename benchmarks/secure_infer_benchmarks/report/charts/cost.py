@@ -60,10 +60,7 @@ def cost(rows: list[Row]) -> Chart:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, under="times the plaintext call of the same server (plaintext = 1)")
-        at = []
-        for held in grouped(rows, "head").values():
-            layout.heading(heading(held))
-            at += [(row, layout.row(label(row))) for row in held]
+        at = layout.grouped(((heading(held), held) for held in grouped(rows, "head").values()), label)
         figure, axes = layout.figure()
         ratios = [max(value(row, "ratio") or 0.0, *(spread(row, "ratio") or (0.0,))) for row in rows]
         for row, y in at:
@@ -97,10 +94,7 @@ def breakdown(rows: list[Row]) -> Chart:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=2 if narrow else 1, under="milliseconds")
-        at = []
-        for held in grouped(rows, "head").values():
-            layout.heading(heading(held))
-            at += [(row, layout.row(label(row))) for row in held]
+        at = layout.grouped(((heading(held), held) for held in grouped(rows, "head").values()), label)
         figure, axes = layout.figure()
         ends = []
         for row, y in at:
@@ -131,10 +125,7 @@ def sizes(rows: list[Row]) -> Chart:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=2 if narrow else 1, under="bytes, logarithmic")
-        at = []
-        for held in grouped(rows, "head").values():
-            layout.heading(heading(held))
-            at += [(row, layout.row(label(row))) for row in held]
+        at = layout.grouped(((heading(held), held) for held in grouped(rows, "head").values()), label)
         figure, axes = layout.figure()
         for row, y in at:
             shown = [(value(row, name) or 0.0, marker, colour) for name, _, marker, colour in SIZES if value(row, name)]
@@ -187,8 +178,7 @@ def pareto(rows: list[Row]) -> Chart:
             axes.set_xlabel("milliseconds a call, by bytes of a query on all wires", loc="left")
             if not narrow:
                 panels.key_beside(figure, axes, [f"{number}  {label(row)}" for number, row in enumerate(held, 1)])
-        schemes = [scheme for scheme in drawing.MARKS if any(row.get("scheme") == scheme for row in rows)]
-        drawing.legend(figure, [drawing.Key(reading.SCHEMES[scheme], *drawing.MARKS[scheme]) for scheme in schemes], 3)
+        drawing.legend(figure, drawing.schemes(rows), 3)
         return figure
 
     description = (

@@ -98,12 +98,11 @@ def links(rows: list[Row], number: int) -> Chart:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=1, under="milliseconds a call, logarithmic")
-        at = []
-        for link, held in by_link(rows).items():
-            layout.heading(link)
-            at += [(row, row["id"] == fastest(held), layout.row(label(row))) for row in held]
+        at = layout.grouped(by_link(rows).items(), label)
+        quickest = {fastest(held) for held in by_link(rows).values()}
         figure, axes = layout.figure()
-        for row, best, y in at:
+        for row, y in at:
+            best = row["id"] in quickest
             marker, colour = drawing.MARKS.get(row.get("scheme", ""), drawing.OTHER)
             measured, predicted = value(row, "call_ms") or 0.0, value(row, "predicted_ms")
             ends = [measured, *(spread(row, "call_ms") or ())]
@@ -117,9 +116,7 @@ def links(rows: list[Row], number: int) -> Chart:
         everything = [x for row in rows for name in ("call_ms", "predicted_ms") if (x := value(row, name))]
         everything += [x for row in rows for x in spread(row, "call_ms") or ()]
         scales.log(axes, everything, words.tick, room=0.35 if narrow else 0.2, most=4 if narrow else 6)
-        schemes = [name for name in drawing.MARKS if any(row.get("scheme") == name for row in rows)]
-        keys = [drawing.Key(reading.SCHEMES[name], *drawing.MARKS[name]) for name in schemes]
-        drawing.legend(figure, [*keys, drawing.Key("predicted", "|", LIGHT["ink"])], 4)
+        drawing.legend(figure, [*drawing.schemes(rows), drawing.Key("predicted", "|", LIGHT["ink"])], 4)
         return figure
 
     description = (

@@ -52,10 +52,8 @@ def start(rows: list[Row]) -> list[Chart]:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=1, under="milliseconds to the first answer")
-        at = []
-        for held in grouped(rows, "head").values():
-            layout.heading(reading.heading(held))
-            at += [(row, layout.row(reading.label(row))) for row in held]
+        groups = grouped(rows, "head").values()
+        at = layout.grouped(((reading.heading(held), held) for held in groups), reading.label)
         figure, axes = layout.figure()
         ends = []
         for row, y in at:

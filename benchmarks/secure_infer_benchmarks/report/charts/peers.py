@@ -167,11 +167,11 @@ def chart(rows: list[Row], measured: list[Row], suite: Suite, name: str, title: 
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=1, under="milliseconds, logarithmic")
-        at = []
-        for workload, held in grouped(measured, "workload").items():
-            layout.heading(workload_of(workload, held))
-            ordered = sorted(held, key=lambda row: value(row, timed(row)) or 0.0)
-            at += [(row, layout.row(called(row))) for row in ordered]
+        groups = (
+            (workload_of(workload, held), sorted(held, key=lambda row: value(row, timed(row)) or 0.0))
+            for workload, held in grouped(measured, "workload").items()
+        )
+        at = layout.grouped(groups, called)
         figure, axes = layout.figure()
         everything: list[float] = []
         for row, y in at:

@@ -49,10 +49,8 @@ def plans(rows: list[Row]) -> Chart:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=1, under="milliseconds of the server, logarithmic")
-        at = []
-        for group, held in grouped(rows, "group").items():
-            layout.heading(GROUPS.get(group, group))
-            at += [(row, layout.row(str(row["id"]))) for row in held]
+        groups = grouped(rows, "group").items()
+        at = layout.grouped(((GROUPS.get(group, group), held) for group, held in groups), lambda row: str(row["id"]))
         figure, axes = layout.figure()
         for row, y in at:
             measured, predicted = value(row, "server_ms") or 0.0, value(row, "predicted_server_ms")

@@ -113,8 +113,7 @@ def scaling(rows: list[Row]) -> Chart:
             scales.log(axes, values, words.tick)
             axes.xaxis.set_ticks(values)
             scales.log(axes, seen, words.tick, which="y", most=5)
-        schemes = [name for name in drawing.MARKS if any(row.get("scheme") == name for row in rows)]
-        keys = [drawing.Key(reading.SCHEMES[name], *drawing.MARKS[name], line="-") for name in schemes]
+        keys = drawing.schemes(rows, line="-")
         drawing.legend(figure, [*keys, drawing.Key("predicted", "_", LIGHT["ink"])], 4)
         return figure
 
@@ -161,10 +160,8 @@ def batches(rows: list[Row]) -> list[Chart]:
         from secure_infer_benchmarks.report import drawing, scales
 
         layout = drawing.Rows(narrow, legend=1, under="milliseconds a record, logarithmic")
-        at = []
-        for held in grouped(rows, "head").values():
-            layout.heading(reading.heading(held))
-            at += [(row, layout.row(reading.label(row))) for row in held]
+        groups = grouped(rows, "head").values()
+        at = layout.grouped(((reading.heading(held), held) for held in groups), reading.label)
         figure, axes = layout.figure()
         everything = []
         for row, y in at:
