@@ -175,7 +175,7 @@ class Plan(ABC):
         """Bytes of one switching key used at that level: one polynomial and a seed for each prime left."""
         return level * (residue_bytes(self.parameters.degree, self.switching_primes(level)) + SEED_BYTES)
 
-    @property
+    @cached_property
     def key_bytes(self) -> int:
         """Size of the key material a client uploads once: the public key, then the switching keys."""
         levels = [level for _, level in self.automorphisms] + [self.relinearisation] * bool(self.relinearisation)

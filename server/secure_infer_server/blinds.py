@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 from collections import OrderedDict, deque
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _TAG = 64  # bytes of plan and key digests before the residues
 _TURN = 4  # blinds made for one key before another's
 _LEAST = 4  # blinds a key keeps when many are in use
+_NICE = 19  # made ahead in time that nobody else wants: where there is none, who needs a blind makes it
 
 
 def blind_bytes(plan: Plan) -> int:
@@ -44,6 +46,7 @@ def load_blind(plan: Plan, residues: bytes | memoryview) -> seal.Ciphertext:
 def _prepare(connection: Connection) -> None:
     """The process: answers (plan, tag, key, count) with that many blinds; a tag alone is a stock to forget."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICE)
     blinders: dict[bytes, Blinder] = {}
     while True:
         try:

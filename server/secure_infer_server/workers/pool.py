@@ -74,6 +74,8 @@ class Pool:
 
     def require_room(self, caller: str) -> None:
         """Raise ResourceExhausted where `run` would, for a job of that caller's."""
+        if self.waiting() < self._settings.queue:  # room for anybody
+            return
         if not shares.may_wait(self._waiting_by_caller(), caller, 1, self._settings.queue):
             raise self._full()
 
