@@ -23,7 +23,7 @@ from secure_infer.heads import Head, ModelSpec
 from secure_infer.heads.network import Network
 from secure_infer_client.keys import SecretKey
 from secure_infer_server.blinds import BlindPool
-from secure_infer_server.dataplane import Dataplane
+from secure_infer_server.dataplane import Dataplane, Times
 from secure_infer_server.keys.vault import load_client_keys
 from secure_infer_server.models.registry import Registry
 from secure_infer_server.models.served import Offered, ServedModel
@@ -62,21 +62,22 @@ def choose(case: Case) -> Candidate:
 
 
 class Bench:
-    """A server with one model and one plan, and a client's key for it, in this process; blinds come from their own."""
+    """A server with one model and one plan, and a client's key for it, in this process; blinds come from their own, or, where
+    none are made ahead, from this one."""
 
-    def __init__(self, head: Head, candidate: Candidate) -> None:
+    def __init__(self, head: Head, candidate: Candidate, *, ahead: bool = True) -> None:
         self.plan = candidate.plan
         digest = bytes.fromhex(self.plan.digest)
         self._offered = Offered(self.plan, candidate.cost.server, candidate.compile)
         policy = Policy(privacy=self.plan.privacy)
         served = ServedModel(ModelSpec.of("model", head), head, policy, {digest: self._offered}, "")
-        self._blinds = BlindPool(1 << 28, per_key=max(8, 2 * self.plan.products))
+        self._blinds = BlindPool(1 << 28, per_key=max(8, 2 * self.plan.products) if ahead else 0)
         self._dataplane = Dataplane(Registry({"model": served}, {}), self._blinds)
         self._key = SecretKey(self.plan.parameters)
         upload = self._key.upload(self.plan)
         keys, _ = load_client_keys(self.plan, upload.data)
         self._held = upload.digest, keys
-        if keys.public is not None:
+        if keys.public is not None and ahead:
             self._blinds.warm(self.plan, upload.digest, keys.public)
         self._rows = self._key.rows(self.plan)
 
@@ -88,6 +89,21 @@ class Bench:
         self._blinds.close()
         self._key.destroy()
 
+    def encrypted(self, x: Floats) -> list[bytes]:
+        """The ciphertexts of a row (d,)."""
+        return [self._key.encrypt(p) for p in pack_input(self.plan, x)]
+
+    def answer(self, query: list[bytes]) -> tuple[list[bytes], Times]:
+        """The server's part: a query's products, and what they took."""
+        evaluation = self._dataplane.begin(self._offered, self._held)
+        evaluation.add(query)
+        times = evaluation.done()
+        return evaluation.answers[0], times
+
+    def logits(self, products: list[bytes]) -> Floats:
+        """What an answer says, (K,)."""
+        return read_answer(self.plan, self._rows, products)
+
     def query(self, x: Floats) -> tuple[Floats, dict[str, float]]:
         """Logits (K,) of a row (d,), and milliseconds by stage; waits first until its blinds are ready, where it takes any."""
         digest, held = self._held
@@ -96,13 +112,11 @@ class Bench:
             sleep(0.0005)
         self._key.prepare(self.plan.ciphertexts)
         started = perf_counter()
-        query = [self._key.encrypt(p) for p in pack_input(self.plan, x)]
+        query = self.encrypted(x)
         encrypted = perf_counter()
-        evaluation = self._dataplane.begin(self._offered, self._held)
-        evaluation.add(query)
-        times = evaluation.done()
+        products, times = self.answer(query)
         answered = perf_counter()
-        logits = read_answer(self.plan, self._rows, evaluation.answers[0])
+        logits = self.logits(products)
         return logits, {
             "server": 1e3 * times.total,
             "load": 1e3 * times.load,

@@ -1,7 +1,8 @@
 """What a server answers a second: requests encrypted beforehand and sent again and again, with one worker and with several.
 
 The client does next to nothing: bytes out, bytes in, a few answers read to see that they are right. Servers take turns
-in short slices, so that drift of the machine hits all alike.
+in short slices, so that drift of the machine hits all alike; so does the engine alone, in as many processes as there are
+workers, which is what the machine gives at best: client and server share it with the workers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,8 @@ from secure_infer.ckks.queries import pack_input
 from secure_infer.errors import InternalFault
 from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2, keys_pb2, keys_pb2_grpc
-from secure_infer_benchmarks.figures import Suite, figure, ratio
+from secure_infer_benchmarks.engines import Engines
+from secure_infer_benchmarks.figures import Figure, Row, Suite, figure, ratio
 from secure_infer_benchmarks.synthetic import inputs, square_head
 from secure_infer_client import Client
 from secure_infer_client.keys import SecretKey
@@ -32,6 +35,9 @@ from secure_infer_client.local_server import LocalServer
 
 INFER = "/secure_infer.v1.InferenceService/Infer"
 CHUNK = 1 << 20
+UNPREPARED = ("--blinds-per-key", "0")
+"""A server that is busy all the time has no time to make blinds ahead; a stock of them would flatter the first seconds, those of
+one worker more than those of two."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,8 @@ class Settings:
 
     workers: tuple[int, ...] = (1, 2)
     callers: int = 8
-    seconds: float = 3.0
-    rounds: int = 5
+    seconds: float = 1.5
+    rounds: int = 30
     requests: int = 24
     sessions: int = 4
 
@@ -129,7 +135,7 @@ class Replay:
             key.destroy()
 
 
-QUICK = Settings(seconds=1.0, rounds=2)
+QUICK = Settings(seconds=0.5, rounds=2)
 
 
 def measure(quick: bool) -> Suite:
@@ -138,56 +144,77 @@ def measure(quick: bool) -> Suite:
 
 
 def run(settings: Settings, head: Head) -> Suite:
-    """Rates by number of workers, and their ratio to the first's, slice by slice."""
-    rates: dict[int, list[float]] = {count: [] for count in settings.workers}
-    calls: dict[int, list[float]] = {count: [] for count in settings.workers}
+    """Rates by number of workers, and their ratio to the first's, slice by slice; the same of the engine alone."""
+    first, *_ = settings.workers
+    served, alone = _Rates(settings.workers), _Rates(settings.workers)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         head.save(Path(directory) / "hidden.head")
         replays: dict[int, Replay] = {}
         for count in settings.workers:
-            server = stack.enter_context(LocalServer(Path(directory), "--workers", str(count)))
+            server = stack.enter_context(LocalServer(Path(directory), "--workers", str(count), *UNPREPARED))
             replays[count] = Replay(server.address, "hidden", head, settings)
             stack.callback(replays[count].close)
+        plan = replays[first].plan
+        engines = stack.enter_context(Engines(head, plan.digest, max(settings.workers)))
         errors = {count: replay.check() for count, replay in replays.items()}
         for _ in tqdm(range(settings.rounds), desc="throughput", leave=False, disable=None):
             for count, replay in replays.items():
-                rate, times = replay.rate(settings.callers, settings.seconds)
-                rates[count].append(rate)
-                calls[count] += times
-        plan = replays[settings.workers[0]].plan
-    return {
-        "callers": settings.callers,
-        "sessions": settings.sessions,
-        "rows": [
-            {
-                "id": f"{count} workers",
-                "scheme": "ckks",
-                "plan": f"{plan.kind} {plan.parameters}",
-                "workers": count,
-                "figures": {
-                    "ratio_to_one": ratio(rates[count], rates[settings.workers[0]]) | {"better": "higher"},
-                    "answers_a_second": figure(rates[count], unit="/s", better="higher"),
-                    "call_ms": figure(calls[count]),
-                },
-                "counts": {
-                    "bytes_up": plan.query_bytes,
-                    "bytes_down": plan.answer_bytes,
-                    "max_logit_error": errors[count],
-                    "error_bound": plan.error_bound,
-                },
-            }
-            for count in settings.workers
-        ],
-    }
+                served.add(count, *replay.rate(settings.callers, settings.seconds))
+                alone.add(count, engines.rate(count, settings.seconds))
+    shared: Row = {"scheme": "ckks", "plan": f"{plan.kind} {plan.parameters}"}
+    exact = {"error_bound": plan.error_bound}
+    sent = {"bytes_up": plan.query_bytes, "bytes_down": plan.answer_bytes}
+    rows: list[Row] = [
+        {
+            "id": f"{count} workers",
+            **shared,
+            "workers": count,
+            "figures": served.figures(count),
+            "counts": sent | {"max_logit_error": errors[count]} | exact,
+        }
+        for count in settings.workers
+    ]
+    rows += [
+        {
+            "id": f"engine alone, {count} at once",
+            **shared,
+            "figures": alone.figures(count),
+            "counts": {"max_logit_error": engines.error} | exact,
+        }
+        for count in settings.workers
+    ]
+    return {"callers": settings.callers, "sessions": settings.sessions, "rows": rows}
+
+
+class _Rates:
+    """Of each count, slice by slice."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._first = counts[0]
+        self._rates: dict[int, list[float]] = {count: [] for count in counts}
+        self._calls: dict[int, list[float]] = {count: [] for count in counts}
+
+    def add(self, count: int, rate: float, calls: Sequence[float] = ()) -> None:
+        """A slice: answers a second, and milliseconds of each call where there were calls."""
+        self._rates[count].append(rate)
+        self._calls[count] += calls
+
+    def figures(self, count: int) -> dict[str, Figure]:
+        """Of a row."""
+        rates, calls = self._rates[count], self._calls[count]
+        return {
+            "ratio_to_one": ratio(rates, self._rates[self._first]) | {"better": "higher"},
+            "answers_a_second": figure(rates, unit="/s", better="higher"),
+        } | ({"call_ms": figure(calls)} if calls else {})
 
 
 def table(suite: Suite) -> str:
     """The suite as text."""
-    lines = [f"{suite['callers']} calls at once, of {suite['sessions']} clients"]
+    lines = [f"{suite['callers']} calls at once, of {suite['sessions']} clients; {suite['rows'][0]['plan']}"]
     for row in suite["rows"]:
         found = {name: one["median"] for name, one in row["figures"].items()}
+        call = f", {found['call_ms']:.1f} ms a call" if "call_ms" in found else ""
         lines.append(
-            f"  {row['id']:<10} {found['ratio_to_one']:.2f} x  {found['answers_a_second']:>7.1f} answers a second, "
-            f"{found['call_ms']:.1f} ms a call; {row['plan']}"
+            f"  {row['id']:<24} {found['ratio_to_one']:.2f} x  {found['answers_a_second']:>7.1f} answers a second{call}"
         )
     return "\n".join(lines) + "\n"

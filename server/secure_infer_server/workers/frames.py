@@ -73,7 +73,7 @@ class Wire:
             self._buffer = bytearray(count)
         view, at = memoryview(self._buffer)[:count], 0
         while at < count:
-            received = self._sock.recv_into(view[at:])
+            received = self._sock.recv_into(view[at:], 0, socket.MSG_WAITALL)  # one wait, not one a piece
             if not received:
                 raise ConnectionError("the server is gone")
             at += received
@@ -94,9 +94,7 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, header: Mapping[str, Any], parts: Sequence[Part] = ()) -> None:
         """Queued at once, sent when the worker reads; nothing happens when it is gone."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(_start(header, parts))
-            for part in parts:
-                self._transport.write(part)
+            self._transport.writelines([_start(header, parts), *parts])  # in one go: the worker wakes once
 
     async def flushed(self) -> None:
         """Wait until the worker keeps up, or is gone."""
