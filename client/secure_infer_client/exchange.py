@@ -31,6 +31,7 @@ from secure_infer_client.keyring import Entry
 from secure_infer_client.keys import SecretKey
 from secure_infer_client.uploads import upload_key
 
+UPLOADS = 3  # of a key that the server says, call after call, that it does not hold
 PATIENCE = 4.0  # a batch may take so many times its estimate, beside the timeout of every call
 
 Answered = TypeVar("Answered")
@@ -156,17 +157,19 @@ class Exchange(ABC):
     def _with_key(
         self, key: SecretKey, plan: Plan, costs: Costs, infer: Callable[[bytes], Answered | None]
     ) -> Answered:
-        """`infer(key digest)`, which returns None when the server does not hold the key; it is uploaded then, once."""
+        """`infer(key digest)`, which returns None when the server does not hold the key; it is uploaded then, and again where
+        another client of the same identity deletes it meanwhile."""
         if not self._secrets.holds(plan):
             self._upload(key, plan, costs)
-        answered = infer(self._secrets.digest(plan, key))
-        if answered is None:
+        uploads = 0
+        while (answered := infer(self._secrets.digest(plan, key))) is None:
+            if uploads == UPLOADS:
+                raise CallFailed(
+                    "the server forgot the public key right after it was uploaded, again and again; its key memory may be "
+                    "too small, or another client of this identity deletes its keys"
+                )
             self._upload(key, plan, costs)
-            answered = infer(self._secrets.digest(plan, key))
-        if answered is None:
-            raise CallFailed(
-                "the server forgot the public key right after it was uploaded; its key memory may be too small"
-            )
+            uploads += 1
         return answered
 
     def _infer(self, request: inference_pb2.InferRequest, costs: Costs) -> inference_pb2.InferResponse:

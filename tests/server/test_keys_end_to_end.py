@@ -318,6 +318,32 @@ def test_quotas_are_an_owners_own(directory: Path, pki: Path) -> None:
         app.stop()
 
 
+@pytest.mark.parametrize(("name", "pause"), [("cheap", 0.03), ("slow", 0.6)])
+def test_a_client_whose_keys_are_deleted_again_and_again_is_answered(
+    tenants: tuple[App, str], channels: dict[str, grpc.Channel], pki: Path, name: str, pause: float
+) -> None:
+    """By another one of its identity, at any moment: while they are sent, and between that and the query."""
+    app, address = tenants
+    other = Tenant(address, channels["alice"], app.registry.get(name))
+    over = threading.Event()
+    deleted: list[int] = []
+
+    def delete() -> None:
+        while not over.wait(pause):
+            deleted.append(other.delete_all())
+
+    deleting = threading.Thread(target=delete)
+    pair = {"certificate_chain": pki / "client.pem", "private_key": pki / "client.key"}
+    with Client(address, model=name, root_certificates=pki / "ca.pem", **pair) as client:
+        deleting.start()
+        try:
+            while sum(deleted) < 8:
+                ask(client)
+        finally:
+            over.set()
+            deleting.join()
+
+
 # Settings.
 
 

@@ -100,5 +100,8 @@ def gap(held: int, offset: int) -> MalformedRequest:
 def lost() -> MalformedRequest:
     """The error of an upload that is not, or no longer, under way."""
     return MalformedRequest(
-        "public key: no such upload is under way (it may have idled too long); send the key from its start", held=0
+        "public key: no such upload is under way (it may have idled too long, or its owner deleted it); send the key from "
+        "its start",
+        held=0,
+        again="shortly",
     )
