@@ -426,6 +426,23 @@ def throughput(drawn: Drawn, slower: float) -> figures.Suite:
     return {"rows": rows}
 
 
+def gate(drawn: Drawn, slower: float) -> figures.Suite:
+    rows = [
+        {
+            "id": name,
+            "scheme": "ckks",
+            "figures": {
+                "call_ratio": drawn.figure(ratio, 50),
+                "processor_ratio": drawn.figure(ratio, 50),
+                "call_ms": drawn.figure(1.5 * ratio * slower, 50),
+            },
+            "counts": {"gate_alone_us": alone},
+        }
+        for name, ratio, alone in (("open", 1.0, 2.2), ("callers, budgets, audit", 1.07, 29.8))
+    ]
+    return {"calls": 50, "rows": rows}
+
+
 SUITES = {
     "cost": cost,
     "plans": plans,
@@ -437,4 +454,5 @@ SUITES = {
     "mnist": mnist,
     "start": start,
     "throughput": throughput,
+    "gate": gate,
 }

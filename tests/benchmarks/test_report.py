@@ -89,7 +89,7 @@ def test_nothing_is_said_of_suites_that_are_not_there() -> None:
     alone = report(suites=("start",))
     assert answer.sentences(alone) == []
     assert [section.suite for section in sections.sections(alone)] == ["start"]
-    assert sections.unknown(alone | {"suites": {"gate": {"rows": []}}}) == ["gate"]
+    assert sections.unknown(alone | {"suites": {"extraction": {"rows": []}}}) == ["extraction"]
 
 
 def test_the_frontier_is_what_nothing_beats_in_both() -> None:

@@ -42,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found["machine"]["processor"] = NASTY
     found["suites"]["cost"]["rows"][1]["plan"] = NASTY
     found["suites"]["peers"]["rows"][1]["who"] = NASTY
-    found["suites"]["gate"] = {"calls": 3, "rows": []}
+    found["suites"]["extraction"] = {"rows": []}
     (folder / "results.json").write_text(json.dumps(found))
     assert command.run([str(folder / "results.json"), "--html", str(folder / "page.html")]) == 0
     return folder / "page.html"
@@ -62,7 +62,7 @@ def test_the_page_is_one_small_file_that_asks_for_nothing(written: Path) -> None
     assert "<script" not in html
     assert " style=" not in html
     assert "default-src 'none'; style-src 'sha256-" in html
-    assert "without a section here: gate" in html
+    assert "without a section here: extraction" in html
     # Every chart: named, described, and with its numbers.
     drawn = html.count("<svg")
     assert drawn == 2 * html.count("<figure")

@@ -14,7 +14,10 @@ from secure_infer_benchmarks.report.reading import rows, value
 from secure_infer_benchmarks.report.tables import Table
 from secure_infer_benchmarks.report.words import DASH
 
-SUITES = ("cost", "plans", "accuracy", "network", "scaling", "batches", "peers", "mnist", "start", "throughput")
+SUITES = (
+    *("cost", "plans", "accuracy", "network", "scaling", "batches", "peers", "mnist", "start", "throughput"),
+    "gate",
+)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,28 @@ def _throughput(held: list[Row], suite: Suite) -> Section:
     return Section("throughput", "Answers a second", charts, [] if charts else [others.everything(held, "Throughput")])
 
 
+def _gate(held: list[Row], suite: Suite) -> Section:
+    columns = ("", "a call", "to an open server's, by turns", "processor time, likewise", "the gate alone")
+    table = Table("One query, by what stands before it", columns)
+    for row in held:
+        call, alone = value(row, "call_ms"), value(row, "gate_alone_us")
+        table.row(
+            str(row["id"]),
+            DASH if call is None else words.ms(call),
+            *(_ratio(row, name) for name in ("call_ratio", "processor_ratio")),
+            DASH if alone is None else f"{words.number(alone)} µs",
+        )
+    return Section("gate", "What checks cost", tables=[table])
+
+
+def _ratio(row: Row, name: str) -> str:
+    """With its quartiles: it is close to one."""
+    middle, between = value(row, name), reading.spread(row, name)
+    if middle is None:
+        return DASH
+    return f"{middle:.2f}" + ("" if between is None else f" ({between[0]:.2f} to {between[1]:.2f})")
+
+
 _SECTIONS = {
     "cost": _cost,
     "plans": _plans,
@@ -161,6 +186,7 @@ _SECTIONS = {
     "mnist": _mnist,
     "start": _start,
     "throughput": _throughput,
+    "gate": _gate,
 }
 
 
