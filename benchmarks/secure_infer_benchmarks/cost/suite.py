@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from secure_infer import models
 from secure_infer.heads import Head, ReLU, Square
-from secure_infer_benchmarks.cost.asked import Asked, Floats
+from secure_infer_benchmarks.cost.asked import Asked
 from secure_infer_benchmarks.cost.ways import CKKS, MPC, PLAINTEXT, Way, described, security
 from secure_infer_benchmarks.embeddings import rows_of
 from secure_infer_benchmarks.figures import Row, Suite, shape
@@ -27,6 +27,7 @@ from secure_infer_benchmarks.memory import resident
 from secure_infer_benchmarks.parties import HOST, Parties, Served, credentials
 from secure_infer_benchmarks.parties import server as tls_server
 from secure_infer_benchmarks.synthetic import hidden_head
+from secure_infer_benchmarks.timed import Floats
 from secure_infer_client import Client
 from secure_infer_client.local_process import LocalProcess
 from secure_infer_server.commands import certs

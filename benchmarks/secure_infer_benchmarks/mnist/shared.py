@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
-from time import perf_counter
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from secure_infer_benchmarks.figures import Row, figure
 from secure_infer_benchmarks.mnist.published import SHAPE, WORKLOAD, beside
 from secure_infer_benchmarks.mnist.samples import Samples
 from secure_infer_benchmarks.parties import Parties, Served
+from secure_infer_benchmarks.timed import Floats, TimedQueries, by_client
 from secure_infer_client import Client
 
 RELU, SHARED, LABEL = "relu", "relu-shared", "relu-shared-label"
@@ -28,30 +28,26 @@ ROWS = {
 WARM = 3
 
 
-class _Asked:
-    """One way of serving the head, its client, and what came of its queries."""
+class _Asked(TimedQueries):
+    """One way of serving the head. Answers are kept, for their accuracy is that of all images together."""
 
-    def __init__(self, name: str, client: Client) -> None:
-        self.name, self.client = name, client
-        self._found: list[Any] = []
-        self._call: list[float] = []
-        self._server: list[float] = []
+    def __init__(self, served: Served, client: Client) -> None:
+        super().__init__(served.head, partial(by_client, client))
+        self.name, self.client = served.name, client
+        self._found: list[Floats | str] = []
 
-    def ask(self, row: np.ndarray[Any, Any]) -> None:
+    def ask(self, row: Floats) -> None:
         """The next image, (1, 784)."""
-        started = perf_counter()
-        self._found.append(self.client.decide(row) if self.name == LABEL else self.client.predict(row)[0])
-        self._call.append(1e3 * (perf_counter() - started))
-        self._server.append(self.client.last_call.stats.server_ms)
+        self._found.append(self.query(row)[0])
 
     def row(self, samples: Samples) -> Row:
-        stats, program = self.client.last_call.stats, self.client.plan
+        stats, program = self.stats[-1], self.client.plan
         assert isinstance(program, Program)
         if self.name == LABEL:
-            compared = samples.labels(np.array([int(label) for (label,) in self._found[WARM:]]))
+            compared = samples.labels(np.array([int(label) for label in self._found]))
         else:
-            compared = samples.compared(np.stack(self._found[WARM:])) | {"error_bound": program.error_bound}
-        figures = {"server_ms": figure(self._server[WARM:]), "call_ms": figure(self._call[WARM:])}
+            compared = samples.compared(np.stack(self._found)) | {"error_bound": program.error_bound}
+        figures = {"server_ms": figure([one.server_ms for one in self.stats]), "call_ms": figure(self.call_ms)}
         counts = compared | {
             "bytes_up": stats.bytes_up,
             "bytes_down": stats.bytes_down,
@@ -99,12 +95,15 @@ def measure(head: Head, samples: Samples, images: int) -> list[Row]:
             return [_without(name, problem.message) for name in ROWS]
         missing = [_without(name, reason) for name, reason in parties.rejected.items()]
         asked = [
-            _Asked(one.name, stack.enter_context(parties.client(one.name)))
+            _Asked(one, stack.enter_context(parties.client(one.name)))
             for one in served
             if one.name not in parties.rejected
         ]
-        # The first queries make connections and masks, and are dropped again.
-        turns = [*[0] * WARM, *range(min(images, len(samples.rows)))]
+        # The first queries make connections and masks, and are not counted.
+        for _ in range(WARM):
+            for one in asked:
+                one.answer(samples.rows[:1])
+        turns = range(min(images, len(samples.rows)))
         for turn in tqdm(turns, desc="mnist: secret sharing", leave=False, disable=None):
             for one in asked:
                 one.ask(samples.rows[turn : turn + 1])

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -27,11 +27,11 @@ from secure_infer_benchmarks.figures import Row, Suite, figure, ratio
 from secure_infer_benchmarks.forwarder import Forwarder
 from secure_infer_benchmarks.network import forwarder as forwarding
 from secure_infer_benchmarks.network import table as tables
-from secure_infer_benchmarks.network.ways import Encrypted, Floats, Pem, Plain, Shared, Way, offers_of
+from secure_infer_benchmarks.network.ways import Encrypted, Pem, Plain, Shared, Way, offers_of
 from secure_infer_benchmarks.parties import HOST, Parties, Served
 from secure_infer_benchmarks.parties import server as tls_server
 from secure_infer_benchmarks.synthetic import inputs, square_head
-from secure_infer_client.prediction import CallStats
+from secure_infer_benchmarks.timed import Floats, TimedQueries
 from secure_infer_server.commands import certs
 
 LINEAR, FLAGSHIP, SQUARE = "icd10-chapter-linear", "icd10-chapter", "square-384-64-10"
@@ -83,17 +83,14 @@ class Settings:
 QUICK = Settings((Emulated("wan", 100, 20, 3),), (LINEAR, FLAGSHIP), precise=False)
 
 
-@dataclass
-class Asked:
-    """What came of one way on one link."""
+class Asked(TimedQueries):
+    """One way on one link. first_call_ms, key_bytes: of the first call, which is not among the others."""
 
-    way: Way
-    first_call_ms: float = 0.0
-    key_bytes: int = 0
-    call_ms: list[float] = field(default_factory=list)
-    stats: list[CallStats] = field(default_factory=list)
-    asked: int = 0
-    agreed: int = 0
+    def __init__(self, way: Way) -> None:
+        super().__init__(way.head, way.ask)
+        self.way = way
+        self.first_call_ms = 0.0
+        self.key_bytes = 0
 
     def start(self, stack: ExitStack, rows: Floats) -> None:
         """The first call, and some that are not counted: stores fill, windows grow."""
@@ -107,14 +104,7 @@ class Asked:
 
     def ask(self, x: Floats) -> None:
         """One query of one row (1, d)."""
-        started = perf_counter()
-        found, stats = self.way.ask(x)
-        self.call_ms.append(1e3 * (perf_counter() - started))
-        if stats is not None:
-            self.stats.append(stats)
-        spec, exact = self.way.spec, self.way.head.evaluate(x)
-        self.asked += 1
-        self.agreed += (found if isinstance(found, list) else spec.decide(found)) == spec.decide(exact)
+        self.compare(self.query(x), self.head.evaluate(x))
 
     def row(self, emulated: Emulated, unit: Sequence[float]) -> Row:
         """The report's row. unit: milliseconds of the plaintext call of the same rounds."""
@@ -124,7 +114,7 @@ class Asked:
             "rounds": 0,
             "link_bytes": 0,
             "key_bytes": self.key_bytes,
-            "agreement": self.agreed / self.asked,
+            "agreement": self.agreement,
         }
         figures = {
             "ratio": ratio(self.call_ms, unit),

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from secure_infer.ckks.link import Link
 from secure_infer.ckks.plan import QueryPlan
-from secure_infer.heads import Head, ModelSpec
+from secure_infer.heads import Head
 from secure_infer.mpc.program import Answers, Program, Weights
 from secure_infer.v1 import models_pb2
 from secure_infer_benchmarks.cost.ways import described
 from secure_infer_benchmarks.delays import explained
 from secure_infer_benchmarks.parties import Parties, Served, credentials
+from secure_infer_benchmarks.timed import Answer, Floats, by_client, in_plaintext
 from secure_infer_client import Client, transport
 from secure_infer_client.calls import Calls
 from secure_infer_client.choice import Offer, usable
@@ -34,7 +33,6 @@ from secure_infer_client.planning.shared_work import Taken, taken
 from secure_infer_client.prediction import CallStats
 from secure_infer_client.schemes import open_session
 
-Floats = NDArray[np.float64]
 Pem = dict[str, Path]
 
 
@@ -43,7 +41,6 @@ class Way(ABC):
 
     def __init__(self, head_name: str, head: Head, scheme: str, name: str) -> None:
         self.head_name, self.head, self.scheme, self.name = head_name, head, scheme, name
-        self.spec = ModelSpec.of(head_name, head)
 
     @property
     @abstractmethod
@@ -55,7 +52,7 @@ class Way(ABC):
         """Make the client, which the stack closes. Nothing is sent yet."""
 
     @abstractmethod
-    def ask(self, x: Floats) -> tuple[Floats | list[str], CallStats | None]:
+    def ask(self, x: Floats) -> tuple[Answer, CallStats | None]:
         """Logits (B, K) or labels of rows (B, d), and what they cost, where the client says."""
 
     @abstractmethod
@@ -76,7 +73,7 @@ class Plain(Way):
         self._opened = stack.enter_context(self._client())
 
     def ask(self, x: Floats) -> tuple[Floats, None]:
-        return self._opened.evaluate_plaintext(x), None
+        return in_plaintext(self._opened, x)
 
     def expected(self, link: Link) -> dict[str, float]:
         return {"predicted_ms": 1e3 * link.transfer(*self.bytes)}
@@ -150,10 +147,8 @@ class Shared(Way):
     def open(self, stack: ExitStack) -> None:
         self._opened = stack.enter_context(self._client())
 
-    def ask(self, x: Floats) -> tuple[Floats | list[str], CallStats]:
-        client = self._opened
-        found = client.decide(x) if client.label_only else client.predict(x)
-        return found, client.last_call.stats
+    def ask(self, x: Floats) -> tuple[Answer, CallStats]:
+        return by_client(self._opened, x)
 
     def expected(self, link: Link) -> dict[str, float]:
         program = self._program

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cached_property
-from time import perf_counter, sleep
+from functools import cached_property, partial
+from time import sleep
 
-import numpy as np
 from tqdm import tqdm
 
 from secure_infer.ckks.link import Link
@@ -16,11 +15,11 @@ from secure_infer_benchmarks.delays import PAUSE
 from secure_infer_benchmarks.figures import Row, figure
 from secure_infer_benchmarks.scaling.shapes import BASE, Shape, Shapes, head, name, row
 from secure_infer_benchmarks.synthetic import inputs
+from secure_infer_benchmarks.timed import TimedQueries, by_client
 from secure_infer_client import Client
 from secure_infer_client.local_parties import LocalParties
 from secure_infer_client.mpc.session import rows_a_request
 from secure_infer_client.planning.shared_work import Taken, taken
-from secure_infer_client.prediction import CallStats
 
 LINK = Link.parse("loopback")
 WARM_UP = 3
@@ -28,28 +27,22 @@ SETTLE = 0.3
 """Seconds after a call of many records, in which the stores fill again."""
 
 
-class _Asked:
-    """Calls of so many records of one shape, timed."""
+class _Asked(TimedQueries):
+    """Calls of so many records of one shape."""
 
     def __init__(self, client: Client, shape: Shape, records: int) -> None:
+        super().__init__(head(shape), partial(by_client, client))
         self.client, self.shape, self.records = client, shape, records
         self._x = inputs(shape[0], records)
-        self._exact = head(shape).evaluate(self._x)
-        self.call_ms: list[float] = []
-        self.stats: list[CallStats] = []
-        self.error = 0.0
+        self._exact = self.head.evaluate(self._x)
 
     def warm_up(self) -> None:
         for _ in range(WARM_UP if self.records == 1 else 1):
-            self.client.predict(self._x)
+            self.answer(self._x)
             sleep(PAUSE if self.records == 1 else SETTLE)
 
     def ask(self) -> None:
-        started = perf_counter()
-        found = self.client.predict(self._x)
-        self.call_ms.append(1e3 * (perf_counter() - started))
-        self.stats.append(self.client.last_call.stats)
-        self.error = max(self.error, float(np.abs(found - self._exact).max()))
+        self.compare(self.query(self._x), self._exact)
         sleep(PAUSE if self.records == 1 else SETTLE)
 
     @cached_property
@@ -66,7 +59,7 @@ class _Asked:
         counts |= {
             "rounds": last.link_rounds,
             "predicted_call_ms": 1e3 * cost.seconds(LINK),
-            "max_logit_error": self.error,
+            "max_logit_error": self.max_logit_error,
             "error_bound": program.error_bound,
         }
         figures = {
