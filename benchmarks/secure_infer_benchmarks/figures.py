@@ -14,7 +14,7 @@ A report is one JSON object, the same for every suite:
 
 low and high are the quartiles. Samples are kept, in the order in which they were taken, so that two reports can be compared.
 A row without figures has a `reason`. `security` of a row is {"input_private", "model_private": bool, "bits": int or None,
-"smudging_bits": int or None, "rests_on": str}.
+"smudging_bits": int or None, "rests_on": str}, and where it is told "model_hidden_from": str.
 """
 
 from __future__ import annotations
