@@ -413,7 +413,7 @@ def start(drawn: Drawn, slower: float) -> figures.Suite:
 def throughput(drawn: Drawn, slower: float) -> figures.Suite:
     rows = [
         {
-            "id": f"{workers} workers",
+            "id": f"{workers} worker" + "s" * (workers > 1),
             "scheme": "ckks",
             "figures": {
                 "answers_a_second": figures.figure(drawn.samples(rate / slower, 5), "answers/s", "higher"),

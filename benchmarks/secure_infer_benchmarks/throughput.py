@@ -166,7 +166,7 @@ def run(settings: Settings, head: Head) -> Suite:
     sent = {"bytes_up": plan.query_bytes, "bytes_down": plan.answer_bytes}
     rows: list[Row] = [
         {
-            "id": f"{count} workers",
+            "id": f"{count} worker" + "s" * (count > 1),
             **shared,
             "workers": count,
             "figures": served.figures(count),
