@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from secure_infer.cli import SUMMARIES
+from secure_infer_benchmarks import extraction
 from secure_infer_server import flags
 from secure_infer_server.audit.log import AuditLog
 from secure_infer_server.audit.settings import AuditSettings
@@ -48,6 +49,11 @@ def page() -> str:
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_stolen_models_agree_as_measured() -> None:
+    held = json.loads((ROOT / "benchmarks" / "results" / "extraction.json").read_text())
+    assert extraction.table(held["suites"]["extraction"]) in blocks("text")
 
 
 # Tables.
