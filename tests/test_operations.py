@@ -171,7 +171,7 @@ def test_the_example_of_sizing_takes_measured_figures() -> None:
 
 
 def test_the_example_of_sizing_is_computed() -> None:
-    (program,), (*_, result) = blocks("python"), blocks("text")
+    (program,), (_, result, *_) = blocks("python"), blocks("text")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == result
 
