@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -21,7 +22,8 @@ def certificates(what: str, source: Source) -> bytes:
 
 
 def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tuple[bytes, bytes]:
-    """PEM bytes of a private key and the certificate chain that belongs to it; raises SettingsError when it does not."""
+    """PEM bytes of a private key and the certificate chain that belongs to it; raises SettingsError when it does not, and when
+    the certificate is not valid now."""
     key_data, chain_data = _read(what_key, key), _read(what_chain, chain)
     leaf = _chain(what_chain, chain, chain_data)[0]
     try:
@@ -34,7 +36,18 @@ def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tupl
         raise SettingsError(f"{what_key}: {_name(key)} is not an unencrypted private key in PEM") from None
     if public != certified:
         raise SettingsError(f"{what_key}: {_name(key)} does not belong to the certificate of {what_chain}")
+    _require_valid(what_chain, chain, leaf)
     return key_data, chain_data
+
+
+def _require_valid(what: str, source: Source, leaf: x509.Certificate) -> None:
+    """Else whoever is on the other side would say no more than that the connection ended."""
+    first, last, now = leaf.not_valid_before_utc, leaf.not_valid_after_utc, datetime.now(UTC)
+    if not first <= now <= last:
+        raise SettingsError(
+            f"{what}: {_name(source)} is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, and it is "
+            f"{now:%Y-%m-%d %H:%M} here; renew it, or set the clock"
+        )
 
 
 def _chain(what: str, source: Source, data: bytes) -> list[x509.Certificate]:

@@ -144,6 +144,11 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
         raise SettingsError(f"{path}: expected a certificate in PEM") from None
 
 
+def holds_certificates(path: Path) -> bool:
+    """Whether the file is PEM with a certificate in it, and not keys alone."""
+    return b"-----BEGIN CERTIFICATE-----" in _bytes(path)
+
+
 def requested_key(path: Path) -> PublicKey:
     """The public key of a certificate request that is signed with it. Nothing else of a request counts: it may ask for any
     name and role. Raises SettingsError for keys that gRPC's TLS does not take, and for what is no request."""

@@ -35,7 +35,7 @@ from typing import Any
 from secure_infer.errors import SettingsError
 from secure_infer_server.callers.caller import Caller
 from secure_infer_server.callers.patterns import any_matches
-from secure_infer_server.mpc.roles import Role
+from secure_infer_server.mpc.roles import ANONYMOUS, Role
 
 CLIENT, OPERATOR, AUDITOR = "client", "operator", "auditor"
 GRANTED = (CLIENT, OPERATOR, AUDITOR)
@@ -49,6 +49,8 @@ ADMINISTRATIVE = ("*:others", "AdminService/*", "AuditService/*")
 METHOD:others where it is admitted."""
 
 PACKAGE = "secure_infer.v1."
+KINDS = ("cn:", "jwt:", "sha256:")
+"""What identities begin with: a certificate's common name, a token's issuer and subject, a certificate's fingerprint."""
 HEALTH = "grpc.health.v1.Health/"
 
 
@@ -165,15 +167,15 @@ def _policy(data: dict[str, Any], administrative: tuple[str, ...]) -> Policy:
         raise _Wrong("allow: expected tables [[allow]]")
     return Policy(
         tuple(_rule(rule, f"[[allow]] number {number}") for number, rule in enumerate(rules, 1)),
-        {name: _patterns(roles, name, "[roles]") for name in roles},
-        _patterns(data, "deny", "the file"),
+        {name: _identities(roles, name, "[roles]") for name in roles},
+        _identities(data, "deny", "the file"),
         administrative + _patterns(further, "methods", "[administrative]"),
     )
 
 
 def _rule(rule: dict[str, Any], where: str) -> Rule:
     _only(rule, where, "roles", "identities", "methods", "models")
-    roles, identities = (_patterns(rule, name, where) for name in ("roles", "identities"))
+    roles, identities = _patterns(rule, "roles", where), _identities(rule, "identities", where)
     unknown = set(roles) - {*GRANTED, *CERTIFIED}
     if unknown:
         raise _Wrong(
@@ -203,3 +205,21 @@ def _patterns(table: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(text, str) and text for text in found):
         raise _Wrong(f"{where}: {name}: expected a list of strings that are not empty")
     return tuple(found)
+
+
+def _identities(table: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    """Patterns that some identity or fingerprint can match: "ward-7" for "cn:ward-7" would deny nobody, and say nothing."""
+    found = tuple(_fingerprint(pattern) for pattern in _patterns(table, name, where))
+    for pattern in found:
+        if not pattern.startswith(("*", *KINDS)) and pattern != ANONYMOUS:
+            raise _Wrong(
+                f"{where}: {name}: expected identities that begin with {', '.join(KINDS)} or *, or {ANONYMOUS!r}; "
+                f"got {pattern!r}"
+            )
+    return found
+
+
+def _fingerprint(pattern: str) -> str:
+    """A fingerprint as it is compared, of one as other tools print it: `sha256:7F:E7:...`."""
+    kind, _, digits = pattern.partition(":")
+    return f"{kind.lower()}:{digits.replace(':', '').lower()}" if kind.lower() == "sha256" else pattern

@@ -18,6 +18,7 @@ from secure_infer.errors import SettingsError
 from secure_infer_server.callers.authority import (
     Authority,
     certificate_pem,
+    holds_certificates,
     key_pem,
     new_key,
     read_certificates,
@@ -32,15 +33,21 @@ def renew(directory: Path, authority: Authority, *, within: int | None, days: in
     """Renew every certificate that the CA signed; returns the paths of those renewed.
 
     within: only those that expire in so many days. days: validity; None: as before. keep_key: sign the same key again. Without a
-    key in the directory, as after a request, the same key is signed again in any case.
+    key in the directory, as after a request, the same key is signed again in any case. Raises SettingsError where there are
+    certificates and the CA signed none of them.
     """
     _complete(directory)
     _drop_expired(directory / OLD)
+    paths = (path for path in sorted(directory.glob("*.pem")) if path.name != "ca.pem" and holds_certificates(path))
+    found = {path: read_certificates(path)[0] for path in paths}
+    signed = {path: certificate for path, certificate in found.items() if authority.signed(certificate)}
+    if found and not signed:
+        raise SettingsError(
+            f"{directory}: expected certificates that this CA signed, got {', '.join(path.name for path in found)} of another; "
+            "make new ones with `secure-infer certs issue`"
+        )
     renewed = []
-    for path in sorted(directory.glob("*.pem")):
-        certificate = read_certificates(path)[0]
-        if path.name == "ca.pem" or not authority.signed(certificate):
-            continue
+    for path, certificate in signed.items():
         if within is not None and days_left(certificate) > within:
             continue
         _renew(path, certificate, authority, days, keep_key)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secure_infer import address
@@ -158,7 +159,8 @@ def _renew(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    found = [_facts(path, one) for path in options.files for one in authority.read_certificates(path)]
+    paths = [path for path in options.files if len(options.files) == 1 or authority.holds_certificates(path)]
+    found = [_facts(path, one) for path in paths for one in authority.read_certificates(path)]
     soon = [fact for fact in found if fact["days"] <= options.warn]
     if options.json:
         sys.stdout.write(json.dumps({"certificates": found, "expiring": len(soon)}) + "\n")
@@ -166,7 +168,7 @@ def _show(options: argparse.Namespace) -> int:
         for fact in found:
             mark = "!" if fact in soon else " "
             who = "  ".join((fact["role"].ljust(8), fact["name"], *fact["hosts"]))
-            sys.stdout.write(f"{mark} {fact['days']:7.1f} days  {who}  {fact['file']}\n")
+            sys.stdout.write(f"{mark} {fact['days']:7.1f} days  {who}  {fact['file']}  {fact['fingerprint']}\n")
     return 1 if soon else 0
 
 
@@ -196,6 +198,7 @@ def _facts(path: Path, certificate: x509.Certificate) -> dict[str, Any]:
         "hosts": alternatives.get_values_for_type(x509.DNSName)
         + [str(found) for found in alternatives.get_values_for_type(x509.IPAddress) if _is_address(found)],
         "issuer": certificate.issuer.rfc4514_string(),
+        "fingerprint": f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}",
         "serial": f"{certificate.serial_number:x}",
         "not_before": certificate.not_valid_before_utc.isoformat(),
         "not_after": certificate.not_valid_after_utc.isoformat(),

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from secure_infer import pem
@@ -187,8 +187,26 @@ def test_only_what_this_ca_signed(ca: Path, out: Path, tmp_path: Path) -> None:
     certs.run(["ca", "--out", str(tmp_path / "other"), "--name", "Clinic"])  # same name, another key
     issue(tmp_path / "other", out, "client", "ward-7")
     before = (out / "ward-7.pem").read_bytes()
-    assert not renewal.renew(out, authority.read_authority(ca), within=None, days=None, keep_key=False)
+    with pytest.raises(SettingsError, match=r"got ward-7\.pem of another; make new ones"):
+        renewal.renew(out, authority.read_authority(ca), within=None, days=None, keep_key=False)
+    issue(ca, out, "server", "infer-1", "--host", "localhost")
+    renewed = renewal.renew(out, authority.read_authority(ca), within=None, days=None, keep_key=False)
+    assert [path.name for path in renewed] == ["infer-1.pem"]
     assert (out / "ward-7.pem").read_bytes() == before
+
+
+def test_public_keys_beside_certificates_are_left_alone(ca: Path, out: Path, capsys: Any) -> None:
+    """As `signers.pem` of a server is."""
+    issue(ca, out, "client", "ward-7")
+    key = authority.new_key().public_key()
+    signers = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (out / "signers.pem").write_bytes(signers)
+    (renewed,) = renewal.renew(out, authority.read_authority(ca), within=None, days=None, keep_key=False)
+    assert renewed.name == "ward-7.pem"
+    capsys.readouterr()
+    assert certs.run(["show", str(out / "signers.pem"), str(renewed)]) == 0
+    certificate = x509.load_pem_x509_certificate(renewed.read_bytes())
+    assert f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -234,3 +252,22 @@ def test_a_renewal_cut_off_anywhere_is_mended(ca: Path, out: Path, stop: int, to
 def test_probe_without_a_server() -> None:
     with pytest.raises(SettingsError, match="no answer"):
         certs.run(["probe", "127.0.0.1:1"])
+
+
+@pytest.mark.parametrize("days", [-3, 3])
+def test_a_certificate_that_is_not_valid_now_is_refused(
+    ca: Path, out: Path, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is used, rather than by the other side, which would say that the connection ended."""
+    issue(ca, out, "server", "infer-1", "--host", "localhost", "--days", "2")
+    pair = "--tls-key", out / "infer-1.key", "--tls-cert", out / "infer-1.pem"
+    pem.key_pair(*pair)
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.datetime.now(tz) + datetime.timedelta(days=days)
+
+    monkeypatch.setattr(pem, "datetime", Later)
+    with pytest.raises(SettingsError, match=r"--tls-cert: .*infer-1\.pem is valid from .* UTC, and it is .* here"):
+        pem.key_pair(*pair)

@@ -104,6 +104,13 @@ def test_denied_whatever_the_rules(policy: Policy) -> None:
     assert policy.allows(client("cn:ward-7", "sha256:beef"), "KeyService/UploadKeys")
 
 
+@pytest.mark.parametrize("written_as", ["sha256:7F:E7:0A", "SHA256:7fe70a", "sha256:7fe70a", "sha256:7F:E7:*a"])
+def test_a_fingerprint_is_denied_as_other_tools_print_it(tmp_path: Path, written_as: str) -> None:
+    denying = read_policy(written(tmp_path, POLICY.replace("sha256:dead*", written_as)))
+    assert denying.roles_of(client("cn:ward-7", "sha256:7fe70b"))
+    assert not denying.roles_of(client("cn:ward-7", "sha256:7fe70a"))
+
+
 def test_administrative_methods_are_for_operators_and_auditors(policy: Policy) -> None:
     others = "KeyService/DeleteKeys:others"
     assert policy.is_administrative(others)
@@ -174,6 +181,10 @@ def test_canonical() -> None:
         ("[roles]\nparty = ['*']", "got party"),
         ("roles = 1", "table"),
         ("denied = ['x']", "got denied"),
+        ("deny = ['ward-7']", "begin with cn:, jwt:, sha256: or .*'ward-7'"),
+        ("deny = ['CN:ward-7']", "got 'CN:ward-7'"),
+        ("[roles]\nclient = ['ward-*']", "got 'ward-\\*'"),
+        ("[[allow]]\nidentities = ['guest']\nmethods = ['*']", "got 'guest'"),
         ("[administrative]\nmethod = ['x']", "got method"),
         ("[", "not TOML"),
         ("\udc80", "not TOML"),
