@@ -139,7 +139,8 @@ class Leases:
                 self._jobs.put(partial(self._ledger.give_back, key, grant.records, day))
             else:
                 lease.left += grant.records
-                lease.mark, lease.short = grant.records // 2, None
+                # Half a block, however large the request that leased: with a block of 1 nothing is leased ahead.
+                lease.mark, lease.short = min(grant.records, self._block) // 2, None
         return bool(grant.records)
 
     def _renew(self, key: Key, allowance: Allowance) -> None:

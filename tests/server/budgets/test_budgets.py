@@ -109,6 +109,16 @@ def test_what_a_lease_had_left_at_midnight_returns_to_the_total(tmp_path: Path) 
         assert budgets.used("a", MODEL).total == 10
 
 
+def test_a_block_of_one_leases_nothing_ahead(tmp_path: Path) -> None:
+    with opened(tmp_path, allowance=Allowance(total=1000), block=1) as budgets:
+        for records in (2, 40, 1):
+            budgets.charge("a", MODEL, records)
+        done = threading.Event()
+        budgets._leases._jobs.put(done.set)  # after whatever was to be leased ahead
+        assert done.wait(10)
+        assert budgets.used("a", MODEL).total == 43
+
+
 def test_a_request_larger_than_the_allowance_says_so(tmp_path: Path) -> None:
     with opened(tmp_path, allowance=Allowance(daily=1000)) as budgets:
         with pytest.raises(BudgetExhausted, match="4096 records exceeds the allowance of 1000"):
