@@ -1,25 +1,38 @@
 """Memory that was freed, back to the system.
 
 glibc gives threads heaps of their own, and gives back by itself only what is free at the end of one. Messages of hundreds of
-kilobytes come and go on many threads: what is free between two that stay remains the process's, and more of it for hours. Once in
-half a minute, the pages of it are given back; with 30 MB free, that takes milliseconds, on a thread that has nothing else to do.
+kilobytes come and go on many threads: what is free between two that stay remains the process's, and more of it for hours. So
+threads share few heaps, and once in half a minute the free pages within them are given back; with 30 MB free, that takes
+milliseconds, on a thread that has nothing else to do.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from time import monotonic
 
 SECONDS = 30.0
+HEAPS = 2
+_M_ARENA_MAX = -8  # of glibc's <malloc.h>
 
 
-def _trimmer() -> Callable[[int], object]:
-    """glibc's `malloc_trim`; where the C library has none, nothing is done."""
+def share(heaps: int = HEAPS) -> None:
+    """Have all threads of this process share so many heaps; for its start, as heaps that are there stay.
+
+    MALLOC_ARENA_MAX in the environment says otherwise.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _of_glibc("mallopt")(_M_ARENA_MAX, heaps)
+
+
+def _of_glibc(name: str) -> Callable[..., object]:
+    """A function of glibc's; where the C library has none, nothing is done."""
     try:
-        found: Callable[[int], object] = ctypes.CDLL(None).malloc_trim  # lets other threads run
+        found: Callable[..., object] = getattr(ctypes.CDLL(None), name)  # lets other threads run
     except (AttributeError, OSError, TypeError):
-        return lambda _: None
+        return lambda *_: None
     return found
 
 
@@ -27,7 +40,7 @@ class Heap:
     """This process's. `tend` is to be called often, and does something every `seconds`."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds, self._trim = seconds, _trimmer()
+        self._seconds, self._trim = seconds, _of_glibc("malloc_trim")
         self._next = monotonic() + seconds
 
     def tend(self) -> bool:

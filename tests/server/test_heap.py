@@ -11,6 +11,8 @@ import pytest
 
 from secure_infer_server.heap import Heap
 
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
 # Blocks below the size that malloc maps apart; every fourth stays, so that the others are free in between.
 SCRIPT = """
 from pathlib import Path
@@ -28,8 +30,48 @@ assert Heap(0.0).tend()
 print(before - resident())
 """
 
+# How many heaps eight threads have that allocate at once, by glibc's own account.
+THREADS = """
+import ctypes, os, sys, tempfile, threading
+from secure_infer_server import heap
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+if sys.argv[1] == "share":
+    heap.share()
+together = threading.Barrier(8)
+
+def work():
+    together.wait()
+    kept = [bytes(600 + n) for n in range(10_000)]
+    together.wait()
+
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile() as told:
+    out = ctypes.c_void_p(libc.fopen(told.name.encode(), b"w"))
+    libc.malloc_info(0, out)
+    libc.fclose(out)
+    print(told.read().count(b"<heap nr="))
+"""
+
+
+@glibc
+@pytest.mark.parametrize(
+    ("argument", "limit", "heaps"), [("share", None, {2}), ("no", None, set(range(3, 10))), ("share", "4", {4})]
+)
+def test_threads_share_two_heaps_or_as_many_as_the_environment_says(
+    argument: str, limit: str | None, heaps: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", limit)
+    done = subprocess.run([sys.executable, "-c", THREADS, argument], capture_output=True, text=True, check=True)
+    assert int(done.stdout) in heaps
+
+
+@glibc
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="without /proc")
 def test_free_pages_between_blocks_that_stay_are_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)

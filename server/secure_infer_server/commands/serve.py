@@ -14,7 +14,7 @@ from secure_infer import address
 from secure_infer.address import is_loopback
 from secure_infer.ckks.plan import DEFAULT_ERROR, DEFAULT_SMUDGING, Privacy
 from secure_infer.errors import SettingsError
-from secure_infer_server import check, config, flags
+from secure_infer_server import check, config, flags, heap
 from secure_infer_server.app import App
 from secure_infer_server.callers import transport
 from secure_infer_server.commands import drain, observed, per_model, reloading
@@ -195,6 +195,7 @@ def run(arguments: list[str]) -> int:
         report = check.check(settings, configuration, _unread(), options.metrics)
         sys.stdout.write(report.text(as_json=options.json) + "\n")
         return report.status
+    heap.share()
     with observed.observed(options) as seen:
         check.require_sound(settings, configuration)
         gate: GuardedGate | None = None
