@@ -21,6 +21,11 @@ def certificates(what: str, source: Source) -> bytes:
     return data
 
 
+def leaf(what: str, source: Source) -> x509.Certificate:
+    """The first certificate of a chain, which is its holder's. Raises SettingsError."""
+    return _chain(what, source, _read(what, source))[0]
+
+
 def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tuple[bytes, bytes]:
     """PEM bytes of a private key and the certificate chain that belongs to it; raises SettingsError when it does not, and when
     the certificate is not valid now."""

@@ -6,12 +6,12 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from secure_infer.ckks.plan import MAX_ANSWER_BYTES
 from secure_infer.errors import SettingsError
@@ -39,7 +39,7 @@ from secure_infer_server.models.served import ServedModel
 from secure_infer_server.observe import reflection
 from secure_infer_server.observe.calls import Observer, Watch
 from secure_infer_server.observe.gate import NotingGate
-from secure_infer_server.observe.health import LIVENESS, READINESS
+from secure_infer_server.observe.health import LIVENESS, READINESS, STATUS
 from secure_infer_server.open_inference.servicer import SERVICE as OPEN_INFERENCE
 from secure_infer_server.open_inference.servicer import OpenInferenceServicer
 from secure_infer_server.process import Ending, Underway, adrain, bound, taken
@@ -59,6 +59,7 @@ them; its status for that is CANCELLED, and no option changes it. One connection
 each other's room: health checks go on."""
 WINDOW = 4 << 20  # bytes that a stream may send before they are read: 300 Mbit/s at 100 ms
 LIVE_SECONDS = 10.0
+TELL_SECONDS = 0.5
 LEAST_MESSAGE = 2 << 20
 _SLACK = 64 << 10
 
@@ -139,9 +140,10 @@ class App:
 
     @property
     def ready(self) -> bool:
-        """Whether calls are taken: from the start on, until calls under way are all that is left."""
+        """Whether calls are taken: from the start on, until calls under way are all that is left; not while the gate admits
+        none."""
         up = self._started.done() and self._started.exception() is None
-        return up and self._stopping is not None and not self._stopping.is_set()
+        return up and self._stopping is not None and not self._stopping.is_set() and self._gate.admits
 
     def alive(self, patience: float = LIVE_SECONDS) -> bool:
         """Whether the event loop gets round to something within those seconds; true of one that does not run yet."""
@@ -173,13 +175,16 @@ class App:
         except BaseException as problem:
             self._started.set_exception(problem)
             return
-        for name in ("", READINESS, LIVENESS, *services):
-            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        names, told = ("", READINESS, *services), self._gate.admits
+        await status.set(LIVENESS, STATUS[True])
+        await _tell(status, names, told)
         self.front.start()
         self._started.set_result(address)
-        await self._stopping.wait()
-        for name in ("", READINESS, *services):
-            await status.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        while not await _within(self._stopping, TELL_SECONDS):
+            if self.ready is not told:
+                told = self.ready
+                await _tell(status, names, told)
+        await _tell(status, names, False)
         await asyncio.to_thread(self.blinds.close)  # requests that are still under way make their own
         await adrain(await listener.release(), self._underway, self.settings.drain)
         await self.front.close()
@@ -229,6 +234,18 @@ class App:
         credentials = None if tls is None else server_credentials(tls.certificate, tls.key, tls.client_ca)
         port = settings.port if again is None else int(again.rpartition(":")[2])
         return server, bound(server, settings.host, port, credentials)
+
+
+async def _tell(status: health.aio.HealthServicer, names: Iterable[str], ready: bool) -> None:
+    for name in names:
+        await status.set(name, STATUS[ready])
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it comes in that time."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 def _require_free(settings: Settings) -> None:

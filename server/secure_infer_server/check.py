@@ -13,6 +13,7 @@ from secure_infer.errors import SettingsError
 from secure_infer_server import checks
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
+from secure_infer_server.keys import disk
 from secure_infer_server.keys.settings import VARIABLE as KEYS_VARIABLE
 from secure_infer_server.models.registry import Registry
 from secure_infer_server.report import Part, Report, tls_part
@@ -43,6 +44,7 @@ def warnings(
     guards = GuardSettings() if configuration is None else configuration.guards
     yield from checks.exposure(settings.host, settings.tls, guards)
     yield from checks.watching(settings.host, settings.reload.signers, metrics)
+    yield from checks.files(configuration, settings.tls, settings.models, settings.reload)
     if settings.plaintext_baseline:
         yield "the plaintext baseline is on: rows can be asked in the clear; for benchmarks, never for patients"
     if not is_loopback(settings.host) and not _keeps_keys(settings):
@@ -54,14 +56,14 @@ def check(
     settings: Settings, configuration: Configuration | None, unread: Iterable[str] = (), metrics: str | None = None
 ) -> Report:
     """Loads everything. See `warnings`."""
-    report = Report(warnings=list(warnings(settings, configuration, unread, metrics)))
+    report, served = Report(warnings=list(warnings(settings, configuration, unread, metrics))), list[str]()
     report.look(
         {
-            "models": lambda: _models(settings, configuration, report),
+            "models": lambda: _models(settings, configuration, report, served),
             "tls": lambda: tls_part(settings.tls),
             "keys": lambda: _keys(settings, configuration),
-            **checks.guarding(configuration),
-            "signatures": lambda: checks.signatures_part(settings.reload.signers),
+            **checks.guarding(configuration, settings.tls, served, report),
+            "signatures": lambda: checks.signatures_part(settings.reload),
             "metrics": lambda: checks.metrics_part(metrics),
         }
     )
@@ -73,8 +75,10 @@ def check(
     return report
 
 
-def _models(settings: Settings, configuration: Configuration | None, report: Report) -> Part:
+def _models(settings: Settings, configuration: Configuration | None, report: Report, served: list[str]) -> Part:
+    """served: to hold the models' names."""
     registry = Registry.load(settings)
+    served += registry.names()
     report.warnings += [f"model {name} is not served: {why}" for name, why in registry.rejected.items()]
     for name in registry.without_plan():
         report.warnings.append(f"model {name} has no plan: {registry.get(name).no_plan_reason}")
@@ -93,7 +97,8 @@ def _keys(settings: Settings, configuration: Configuration | None) -> Part:
     told_apart = bool((settings.tls and settings.tls.client_ca) or (callers and callers.authenticator.issuers))
     limits = keys.limits(settings.key_bytes, told_apart=told_apart, in_memory=not kept)
     if keys.directory is not None:
-        checks.require_writable("keys", keys.directory if keys.directory.exists() else keys.directory.parent)
+        checks.require_writable("keys", checks.made_in(keys.directory))
+        disk.require_sound(keys.directory)
     if keys.redis is not None:
         keys.require_readable()
     share = f", {limits.owner_bytes >> 20} MiB and {limits.owner_keys} keys of one caller" if told_apart else ""

@@ -6,23 +6,26 @@ Everything is read and nothing is written, so that a process may be running with
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from secure_infer import address as addresses
 from secure_infer.address import is_loopback
 from secure_infer.errors import SettingsError
+from secure_infer_server import modes
+from secure_infer_server.audit import recovery
 from secure_infer_server.audit.settings import AuditSettings
 from secure_infer_server.audit.signing import Signer
 from secure_infer_server.budgets import Allowance
 from secure_infer_server.budgets.ledger import Ledger
-from secure_infer_server.callers import transport
+from secure_infer_server.callers import own, transport, unmet
 from secure_infer_server.callers.authenticator import Authenticator
 from secure_infer_server.callers.permissions import Permissions
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import CallerSettings, GuardSettings
+from secure_infer_server.models.settings import ReloadSettings
 from secure_infer_server.models.signatures import Signers
-from secure_infer_server.report import Part
+from secure_infer_server.report import Part, Report
 from secure_infer_server.tls import Tls
 
 
@@ -45,21 +48,54 @@ def exposure(host: str, tls: Tls | None, guards: GuardSettings) -> Iterator[str]
         yield f"TLS 1.2 is taken as well: {transport.VARIABLE} is set to something else; unset it"
 
 
-def guarding(configuration: Configuration | None) -> dict[str, Callable[[], Part]]:
-    """The parts that every gate is made of."""
+def files(configuration: Configuration | None, tls: Tls | None, models: Path, reload: ReloadSettings) -> Iterator[str]:
+    """Warnings of files that others could read or change, and of a certificate that ends soon."""
+    if tls is not None:
+        yield from own.ending(tls.certificate)
+    trusted: list[Path | None] = [models, reload.signers, reload.serials]
+    if configuration is not None:
+        guards = configuration.guards
+        trusted += [configuration.path, configuration.keys.directory]
+        if guards.callers is not None:
+            trusted += [issuer.keys for issuer in guards.callers.authenticator.issuers]
+            if guards.callers.permissions is not None:
+                trusted.append(guards.callers.permissions.policy)
+        if guards.budgets is not None:
+            trusted += [guards.budgets.path.parent, guards.budgets.path]
+        if guards.audit is not None:
+            trusted.append(guards.audit.directory)
+    yield from exposed(tls, trusted, () if configuration is None else [configuration.keys.redis])
+
+
+def exposed(tls: Tls | None, trusted: Iterable[Path | None] = (), secret: Iterable[Path | None] = ()) -> Iterator[str]:
+    """As `modes.warnings`, with the files of TLS."""
+    key, others = (None, []) if tls is None else (tls.key, [tls.certificate, tls.client_ca])
+    yield from modes.warnings([key, *secret], [*others, *trusted])
+
+
+def guarding(
+    configuration: Configuration | None, tls: Tls | None, models: Sequence[str], report: Report
+) -> dict[str, Callable[[], Part]]:
+    """The parts that every gate is made of. models: names of those served, known when these are called."""
     guards = GuardSettings() if configuration is None else configuration.guards
     return {
-        "callers": lambda: callers_part(guards.callers),
+        "callers": lambda: _callers(guards.callers, tls, models, report),
         "budgets": lambda: _budgets(guards, declined=configuration is not None and configuration.declined),
         "audit": lambda: _audit(guards.audit),
     }
 
 
-def signatures_part(signers: Path | None) -> Part:
-    if signers is None:
+def signatures_part(reload: ReloadSettings) -> Part:
+    if reload.signers is None:
         return False, "any model file in the directory is served"
-    Signers.of(signers)
-    return True, f"models that a key of {signers} signed"
+    Signers.of(reload.signers)
+    if reload.serials is None:
+        return (
+            True,
+            f"models that a key of {reload.signers} signed; of older ones nothing is remembered across restarts",
+        )
+    require_writable("--model-serials", reload.serials.parent)
+    return True, f"models that a key of {reload.signers} signed, and none older than {reload.serials} remembers"
 
 
 def metrics_part(address: str | None) -> Part:
@@ -75,18 +111,27 @@ def watching(host: str, signers: Path | None, metrics: str | None) -> Iterator[s
         yield "models are not signed: whoever can write to their directory decides what is served; give model_signers"
     if remote and metrics is None:
         yield "metrics are off: nobody is told when something is wrong; give metrics"
+    yield from plain_metrics(metrics)
+
+
+def plain_metrics(metrics: str | None) -> Iterator[str]:
+    """A warning of figures that more than this machine can read."""
     if metrics is not None and not is_loopback(addresses.parse(metrics, "--metrics")[0]):
         yield f"metrics are plain HTTP at {metrics}: whoever can connect there reads them"
 
 
-def callers_part(callers: CallerSettings | None) -> Part:
+def _callers(callers: CallerSettings | None, tls: Tls | None, models: Sequence[str], report: Report) -> Part:
+    certified = tls is not None and tls.client_ca is not None
     if callers is None:
-        return False, "everybody may call"
+        return False, "told apart by certificates; everybody may call" if certified else "everybody may call"
     Authenticator(callers.authenticator)
-    said = ["certificates", *(f"tokens of {issuer.name}" for issuer in callers.authenticator.issuers)]
+    said = ["certificates"] if certified else []
+    said += [f"tokens of {issuer.name}" for issuer in callers.authenticator.issuers]
     if callers.permissions is None:
         return True, f"{', '.join(said)}; no policy"
-    rules = len(Permissions(callers.permissions).policy.rules)
+    permissions = Permissions(callers.permissions)
+    report.warnings += unmet.warnings(permissions.policy, models, permissions.enrolled)
+    rules = len(permissions.policy.rules)
     second = "with" if callers.permissions.second_factor else "no administrative calls: without"
     return True, f"{', '.join(said)}; {rules} rules in {callers.permissions.policy}; {second} a second factor"
 
@@ -95,7 +140,9 @@ def _budgets(guards: GuardSettings, *, declined: bool) -> Part:
     budgets = guards.budgets
     if budgets is None:
         return False, "any number of queries" + (" (budgets = false)" if declined else "")
-    require_writable("budgets", budgets.path.parent)
+    for path in (budgets.path, budgets.answer_file):
+        if path is not None:
+            require_writable("budgets", path.parent)
     if budgets.path.exists():
         Ledger(budgets.path).close()
     named = [f"{name}: {_limits(each)}" for name, each in sorted(budgets.models.items())]
@@ -110,14 +157,21 @@ def _limits(allowance: Allowance) -> str:
 def _audit(audit: AuditSettings | None) -> Part:
     if audit is None:
         return False, "nothing is written down"
+    require_writable("audit log", made_in(audit.directory))
     if audit.directory.exists():
-        require_writable("audit log", audit.directory)
+        recovery.require_sound(audit.directory)
+        recovery.require_key(audit.key_file, audit.directory)
     if audit.key_file.exists():
         Signer.of(audit.key_file)
         return True, f"{audit.directory}, signed by {audit.key_file}"
     if audit.key is not None:
         require_writable("audit key", audit.key_file.parent)
     return True, f"{audit.directory}; {audit.key_file} is made at the first start"
+
+
+def made_in(directory: Path) -> Path:
+    """It, or where it is to be made at the start."""
+    return next(each for each in (directory, *directory.absolute().parents) if each.exists())
 
 
 def require_writable(what: str, directory: Path) -> None:

@@ -71,6 +71,10 @@ class Gate(Protocol):
     def takes_tokens(self) -> bool:
         """Whether it tells apart callers without certificates."""
 
+    @property
+    def admits(self) -> bool:
+        """False while it refuses every call, whoever comes: nothing can be recorded."""
+
     def serve(self, models: Mapping[str, Collection[bytes]]) -> None:
         """Digests of the versions that can be asked for, by model; before any call, and again before one more can be and after
         one no longer can. Raises SettingsError, and then nothing is changed."""
@@ -109,6 +113,7 @@ class OpenGate:
     """Admits everybody, records nothing."""
 
     takes_tokens = False
+    admits = True
     _ADMITTED = _Admitted()
 
     def serve(self, models: Mapping[str, Collection[bytes]]) -> None:

@@ -120,6 +120,10 @@ class GuardedGate:
         callers = self._settings.callers
         return callers is not None and bool(callers.authenticator.issuers)
 
+    @property
+    def admits(self) -> bool:
+        return self._audit is None or not self._audit.failing
+
     def audit_lag(self) -> tuple[int, float]:
         """Entries of the audit log that are not durable yet, and seconds since the oldest was taken; none without a log."""
         return (0, 0.0) if self._audit is None else (self._audit.waiting, self._audit.lag)

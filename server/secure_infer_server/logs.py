@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 import traceback
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 from secure_infer_server.observe import calls
 
 FIELDS = ("time", "level", "logger", "message", "at", "error", "frames", "fault", "method", "model", "request", "trace")
-"""message: of this server's own. at: of others' messages, where they were logged. error: an exception's type. fault: the id that
-a caller was answered with. method, model, request, trace: of the call under way; request as in the audit log."""
+"""time: UTC, as in the audit log. message: of this server's own. at: of others' messages, where they were logged. error: an
+exception's type. fault: the id that a caller was answered with. method, model, request, trace: of the call under way; request
+as in the audit log."""
 
 TOLD = ("secure_infer", "secure_infer_server", "opentelemetry")
 """Packages whose messages are written: the last is given nothing but what traces hold."""
@@ -37,14 +39,14 @@ class JsonLines(logging.Formatter):
     """One JSON object a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_fields(self, record))
+        return json.dumps(_fields(record))
 
 
 class Text(logging.Formatter):
     """One line a record, and one more for each frame that an exception passed."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _fields(self, record)
+        line = _fields(record)
         head = f"{line.pop('time')} {line.pop('level')} {line.pop('logger')}: {line.pop('message', '')}".rstrip()
         frames = line.pop("frames", [])
         rest = "".join(f" {name}={value}" for name, value in line.items())
@@ -77,9 +79,10 @@ def _died(what: str, kind: type[BaseException], error: BaseException | None, tra
         logging.getLogger(__name__).error("%s died", what, exc_info=(kind, error, trace))
 
 
-def _fields(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
     call = calls.current()
-    line: dict[str, Any] = {"time": formatter.formatTime(record), "level": record.levelname, "logger": record.name}
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    line: dict[str, Any] = {"time": time, "level": record.levelname, "logger": record.name}
     if record.name.partition(".")[0] in TOLD:
         line["message"] = record.getMessage()
     else:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from secure_infer.errors import SettingsError
 from secure_infer_server.heap import Heap
+
+log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 20.0
 """That calls under way have at most, once a process is to end. Orchestrators usually kill after 30."""
@@ -62,12 +66,13 @@ class Ending:
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
 
-    def wait(self) -> None:
-        """Until a signal; memory that was freed meanwhile goes back to the system."""
+    def wait(self, look: Callable[[], None] = lambda: None) -> None:
+        """Until a signal; memory that was freed meanwhile goes back to the system. look: to be called now and then."""
         heap = Heap()
         while not self._asked:
             time.sleep(LOOK_SECONDS)
             heap.tend()
+            look()
 
 
 class Underway:
@@ -86,25 +91,49 @@ class Underway:
             self._count -= 1
 
     @property
-    def none(self) -> bool:
-        return not self._count
+    def count(self) -> int:
+        return self._count
 
 
 async def adrain(server: Any, underway: Underway, seconds: float) -> None:
     """Stop a grpc.aio server: no new calls, and those under way have so many seconds. Streams that only watch health do not
     keep it: it ends soon after the last call."""
+    draining = _Draining(underway, seconds)
     stopping = asyncio.ensure_future(server.stop(seconds))
     await asyncio.wait([stopping], timeout=LOOK_SECONDS)
-    while not (stopping.done() or underway.none):
+    while draining.goes_on() and not stopping.done():
         await asyncio.wait([stopping], timeout=LOOK_SECONDS)
+    draining.over()
     await server.stop(min(LAST_SECONDS, seconds))
     await stopping
 
 
 def drain(server: Any, underway: Underway, seconds: float) -> None:
     """As `adrain`, of a grpc server."""
+    draining = _Draining(underway, seconds)
     stopped = server.stop(seconds)
     stopped.wait(LOOK_SECONDS)
-    while not (stopped.is_set() or underway.none):
+    while draining.goes_on() and not stopped.is_set():
         stopped.wait(LOOK_SECONDS)
+    draining.over()
     server.stop(min(LAST_SECONDS, seconds)).wait()
+
+
+class _Draining:
+    """Says in the log how it begins and how it ended."""
+
+    def __init__(self, underway: Underway, seconds: float) -> None:
+        self._underway, self._left, self._end = underway, underway.count, time.monotonic() + seconds
+        log.info("draining: no new calls; %d under way have %g seconds", self._left, seconds)
+
+    def goes_on(self) -> bool:
+        """Whether calls are under way."""
+        count = self._underway.count
+        self._left = count or self._left
+        return count > 0
+
+    def over(self) -> None:
+        if self._left and time.monotonic() >= self._end:
+            log.warning("drained: %d calls took longer and were ended", self._left)
+        else:
+            log.info("drained: all calls have ended")

@@ -29,7 +29,7 @@ class Report:
             try:
                 on, text = part()
             except SecureInferError as error:
-                self.errors.append(error.message)
+                self._add(error.message)
             else:
                 (self.on if on else self.off)[name] = text
 
@@ -38,7 +38,11 @@ class Report:
         try:
             sound()
         except SettingsError as error:
-            self.errors.append(error.message)
+            self._add(error.message)
+
+    def _add(self, error: str) -> None:
+        if error not in self.errors:  # two parts may fail for one file
+            self.errors.append(error)
 
     def lines(self) -> Iterator[str]:
         """As read by people."""

@@ -40,7 +40,7 @@ def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("etc")
     (home / "models").mkdir()
     linear_head(8, 3).save(home / "models" / "icd.head")
-    pki = certs.make(home / "pki", ["localhost"], "ward-7", 2)
+    pki = certs.make(home / "pki", ["localhost"], "ward-7", 30)
     for name in ("server", "dealer"):
         shutil.copy(pki[f"{name}.pem"], home)
         shutil.copy(pki[f"{name}.key"], home)

@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("home")
     (path / "models").mkdir()
     linear_head(8, 3).save(path / "models" / "icd.head")
-    certs.make(path / "pki", ["localhost"], "ward-7", 2)
+    certs.make(path / "pki", ["localhost"], "ward-7", 30)
     return path
 
 
@@ -192,7 +192,7 @@ def test_limits_that_do_not_fit_are_found(written: Written, capsys: pytest.Captu
     text = 'models = "models"\nlisten = "127.0.0.1:0"\ninsecure = true\n'
     for keys, message in (
         ("capacity = 10\nowner_bytes = 20", "owner_bytes is at most capacity"),
-        ('directory = "nowhere/keys"', "not a directory"),
+        ('directory = "models/icd.head/keys"', "not a directory"),
         ('redis = "nowhere"', "cannot be read"),
     ):
         assert serve.run(["--config", str(written(f"{text}[keys]\n{keys}\n")), "--check-config"]) == 2

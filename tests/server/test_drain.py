@@ -119,6 +119,12 @@ def test_calls_under_way_end_and_new_ones_go_elsewhere(serving: Callable[..., Lo
     assert upload.finish().key_digest == upload.tenant.digest
     assert server.process.wait(PATIENCE) == 0
     assert "Traceback" not in server.log()
+    for said in (
+        f"serves at {server.address}, without TLS",
+        "under way have 25 seconds",
+        "drained: all calls have ended",
+    ):
+        assert said in server.log()
 
 
 def test_the_time_to_drain_is_bounded(serving: Callable[..., LocalServer], directory: Path) -> None:
@@ -128,6 +134,7 @@ def test_the_time_to_drain_is_bounded(serving: Callable[..., LocalServer], direc
     assert server.process.wait(PATIENCE) == 0
     with pytest.raises(grpc.RpcError) as caught:
         upload.finish()
+    assert "drained: 1 calls took longer and were ended" in server.log()
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
@@ -143,6 +150,23 @@ def test_a_second_signal_ends_at_once(serving: Callable[..., LocalServer], direc
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     with pytest.raises(grpc.RpcError):
         upload.finish()
+
+
+def test_parties_and_dealers_are_not_ready_while_nothing_can_be_recorded() -> None:
+    admits = [True]
+    endpoint = Endpoint(
+        Listening("127.0.0.1", 0, None), (), threads=4, calls=8, limit=1 << 20, admits=lambda: admits[0]
+    )
+    balancer = Watched(endpoint.start())
+    serving = threading.Thread(target=endpoint.wait, daemon=True)
+    serving.start()
+    for now in (False, True):
+        admits[0] = now
+        until(lambda: balancer.told[-1] == (SERVING if admits[0] else NOT_SERVING))
+        assert endpoint.ready() is now
+    endpoint._ending._asked = True
+    serving.join(PATIENCE)
+    endpoint.stop()
 
 
 def test_parties_and_dealers_end_with_the_last_call() -> None:

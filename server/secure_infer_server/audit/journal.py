@@ -43,6 +43,7 @@ class Journal:
             raise SettingsError(f"audit log: {self.directory} cannot be written ({error.strerror})") from error
 
     def _begin(self) -> None:
+        recovery.require_key(self._settings.key_file, self.directory)
         self._signer = Signer.of(self._settings.key_file)
         self._publish_key()
         resumed = recovery.resume(self.directory)

@@ -115,6 +115,11 @@ class AuditLog:
         return Standing(self._head, self._signed, self._journal.key, self._waiting, self._failure)
 
     @property
+    def failing(self) -> bool:
+        """Whether its disk takes nothing; it is tried again by itself."""
+        return bool(self._failure)
+
+    @property
     def waiting(self) -> int:
         """Entries that are not durable yet."""
         return self._waiting

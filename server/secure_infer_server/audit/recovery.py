@@ -25,6 +25,27 @@ class Resumed:
     torn: list[dict[str, Any]]
 
 
+def require_sound(directory: Path) -> None:
+    """Raise SettingsError for a log that `resume` would not take up. Nothing is changed; another process may be writing."""
+    head = files.read_head(directory)  # first: entries that come meanwhile are beyond it
+    where = Chain()
+    for _, path in reversed(files.segments(directory)):
+        where, end, _ = _last_entry(path.read_bytes())
+        if end:
+            break
+    if head is not None and where.sequence < head["sequence"]:
+        raise _damaged(directory, f"whole entries end at {where.sequence}, its signed head at {head['sequence']}")
+
+
+def require_key(path: Path, directory: Path) -> None:
+    """Raise SettingsError for a log that has begun and whose key is gone: one made in silence may be a misspelt name's."""
+    if not path.exists() and directory.is_dir() and files.segments(directory):
+        raise SettingsError(
+            f"audit key: {path} is not there, and the log in {directory} was signed with it; put it back, or make a new one: "
+            f"openssl genpkey -algorithm ed25519 -out {path} && chmod 600 {path}"
+        )
+
+
 def resume(directory: Path) -> Resumed:
     """Read the last segment to its end; bytes after the last whole entry go to a file of their own.
 

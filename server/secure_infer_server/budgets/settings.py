@@ -64,9 +64,6 @@ class BudgetSettings:
         for name in ("idle", "answer_seconds"):
             if not 0 < getattr(self, name) <= 86400:
                 raise SettingsError(f"budgets, {name}: expected seconds up to a day, got {getattr(self, name)}")
-        for path in (self.path, self.answer_file):
-            if path is not None and not path.parent.is_dir():
-                raise SettingsError(f"budgets: {path.parent} is not a directory")
         if self.answer_file == self.path:
             raise SettingsError(f"budgets: {self.path} cannot hold both the ledger and the answers; name two files")
 

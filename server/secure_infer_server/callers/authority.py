@@ -117,7 +117,10 @@ def new_authority(name: str, days: int) -> Authority:
 
 def read_authority(directory: Path) -> Authority:
     """The CA of `ca.pem` and `ca.key`; raises SettingsError when they are not a P-256 CA's."""
-    certificate, key = read_certificates(directory / "ca.pem")[0], read_key(directory / "ca.key")
+    path = directory / "ca.key"
+    certificate, key = read_certificates(directory / "ca.pem")[0], read_key(path)
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise SettingsError(f"{path} can be used by others than its owner; make it 0600")
     if key.public_key() != certificate.public_key():
         raise SettingsError(f"{directory}: ca.key does not belong to ca.pem")
     return Authority(certificate, key)

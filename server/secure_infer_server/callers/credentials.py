@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from secure_infer import pem
+from secure_infer_server.callers import own
 from secure_infer_server.callers.watched import Watched
 
 
@@ -21,6 +22,7 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
 
     def read() -> Any:
         pair = pem.key_pair("--tls-key", key, "--tls-cert", certificate)
+        own.require_for_servers(certificate)
         authority = None if client_ca is None else pem.certificates("--client-ca", client_ca)
         return grpc.ssl_server_certificate_configuration([pair], authority)
 

@@ -48,6 +48,11 @@ class Permissions:
         """Whether administrative calls are possible at all."""
         return self._second is not None
 
+    @property
+    def enrolled(self) -> frozenset[str] | None:
+        """Identities that have a secret for one-time codes; None: there is no second factor."""
+        return None if self._second is None else self._second.enrolled
+
     def require_some(self, caller: Caller, method: str) -> None:
         """Raise PermissionDenied unless a rule allows the method for some model: before a request is read. Takes no code."""
         if not self.policy.allows_some(caller, method):

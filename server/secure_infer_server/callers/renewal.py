@@ -7,8 +7,8 @@ A certificate and its key are two files, which no file system replaces at once. 
 
 from __future__ import annotations
 
-import datetime
 import os
+import stat
 from pathlib import Path
 
 from cryptography import x509
@@ -25,6 +25,7 @@ from secure_infer_server.callers.authority import (
     read_key,
     write_new,
 )
+from secure_infer_server.callers.own import days_left
 
 OLD = "old"
 
@@ -55,12 +56,6 @@ def renew(directory: Path, authority: Authority, *, within: int | None, days: in
     return renewed
 
 
-def days_left(certificate: x509.Certificate) -> float:
-    """Days until it expires, negative afterwards."""
-    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    return left / datetime.timedelta(days=1)
-
-
 def _renew(path: Path, old: x509.Certificate, authority: Authority, days: int | None, keep_key: bool) -> None:
     key_path = path.with_suffix(".key")
     public = old.public_key()
@@ -84,8 +79,19 @@ def _put_in_place(path: Path) -> None:
     key_path = path.with_suffix(".key")
     for target in (key_path, path):
         if _beside(target).exists():
+            _hand_over(target, _beside(target))
             _beside(target).replace(target)
     _sync(path.parent)
+
+
+def _hand_over(old: Path, new: Path) -> None:
+    """The new file's mode, and where root renews its owner, are the old one's: a service goes on reading its key."""
+    if os.name != "posix" or not old.exists():
+        return
+    found = old.stat()
+    new.chmod(stat.S_IMODE(found.st_mode))
+    if os.geteuid() == 0:
+        os.chown(new, found.st_uid, found.st_gid)
 
 
 def _complete(directory: Path) -> None:

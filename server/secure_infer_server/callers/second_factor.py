@@ -71,6 +71,11 @@ class SecondFactor:
     def watched(self) -> Watched[Mapping[str, pyotp.TOTP]]:
         return self._secrets
 
+    @property
+    def enrolled(self) -> frozenset[str]:
+        """Identities that have a secret."""
+        return frozenset(self._secrets.value)
+
     def require(self, identity: str, code: str) -> None:
         """Take the code; raises SecondFactorNeeded, with `seconds` to wait where that is what helps, when it does not hold."""
         totp = self._secrets.value.get(identity)

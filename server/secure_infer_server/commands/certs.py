@@ -19,7 +19,8 @@ from secure_infer import address
 from secure_infer.errors import SettingsError
 from secure_infer_server.callers import authority, probe, transport
 from secure_infer_server.callers.authority import KINDS
-from secure_infer_server.callers.renewal import days_left, renew
+from secure_infer_server.callers.own import SOON_DAYS, days_left
+from secure_infer_server.callers.renewal import renew
 from secure_infer_server.mpc import roles
 
 DAYS = {"dev": 30, "ca": 3650, "issue": 90}
@@ -86,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 
     show = add("show", _show, "whose certificates are, and for how long; exit status 1 when one expires soon")
     show.add_argument("files", type=Path, nargs="+", metavar="FILE", help="certificates in PEM")
-    show.add_argument("--warn", type=float, default=14.0, metavar="DAYS", help="soon is within so many days (14)")
+    show.add_argument(
+        "--warn", type=float, default=SOON_DAYS, metavar="DAYS", help=f"soon is within so many days ({SOON_DAYS:g})"
+    )
 
     ask = add("probe", _probe, "which TLS a server takes; exit status 1 when it takes 1.2")
     ask.add_argument("target", metavar="HOST:PORT")

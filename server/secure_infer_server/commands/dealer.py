@@ -6,18 +6,18 @@ A third operator, who colludes with neither party: a dealer sees no input, answe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 
 from secure_infer.mpc import generators
-from secure_infer_server import flags
-from secure_infer_server.commands import authenticated, observed
+from secure_infer_server import checks, flags
+from secure_infer_server.callers import own
+from secure_infer_server.commands import authenticated, observed, ready
 from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import DealerMetrics
 from secure_infer_server.mpc.roles import Role
-from secure_infer_server.observe.collectors import StateMetrics
+from secure_infer_server.observe.collectors import CertificateMetrics, StateMetrics
 from secure_infer_server.report import Report, tls_part, unread
 
 
@@ -38,31 +38,32 @@ def run(arguments: list[str]) -> int:
     options, _ = flags.options(parser, arguments, os.environ, lambda path: flags.alone(parser, path))
     listening = authenticated.listening(options, Role.DEALER, "for a dealer")
     if options.check_config:
-        return _check(listening, as_json=options.json)
+        return _check(listening, options.metrics, as_json=options.json)
     process = DealerProcess(listening)
     with observed.observed(options) as seen:
         generators.forbid()
         process.heed_signals()  # before anybody can know that this is ready
         if seen.metrics is not None:
+            seen.metrics.add(CertificateMetrics(listening.certificate))
             seen.metrics.add(StateMetrics(process.ready), DealerMetrics(process.dealer))
             seen.metrics.ready = process.ready
-        ready = {
-            "event": "ready",
-            "address": process.start(),
-            "tls": not options.insecure,
-            "metrics": seen.address,
-            "pid": os.getpid(),
-        }
-        sys.stdout.write(json.dumps(ready) + "\n")
-        sys.stdout.flush()
+        ready.say(process.start(), tls=not options.insecure, metrics=seen.address)
         process.wait()
         process.stop()
     return 0
 
 
-def _check(listening: Listening, *, as_json: bool) -> int:
-    report = Report(warnings=list(unread(flags.unread(_parser(), os.environ))))
+def _check(listening: Listening, metrics: str | None, *, as_json: bool) -> int:
     where = f"at {listening.host}:{listening.port}"
-    report.look({"listening": lambda: (True, where), "tls": lambda: tls_part(listening.tls)})
+    report = Report(warnings=[*checks.plain_metrics(metrics), *unread(flags.unread(_parser(), os.environ))])
+    if listening.tls is not None:
+        report.warnings += [*own.ending(listening.tls.certificate), *checks.exposed(listening.tls)]
+    report.look(
+        {
+            "listening": lambda: (True, where),
+            "tls": lambda: tls_part(listening.tls),
+            "metrics": lambda: checks.metrics_part(metrics),
+        }
+    )
     sys.stdout.write(report.text(as_json=as_json) + "\n")
     return report.status

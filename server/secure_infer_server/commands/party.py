@@ -6,7 +6,6 @@ Its operator must not collude with the other party's, nor with the dealer's: any
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -18,14 +17,14 @@ from secure_infer.mpc import generators
 from secure_infer.mpc.compiler import ERROR_EXPECTED, error_bound
 from secure_infer.mpc.program import Answers, Comparisons
 from secure_infer_server import config, flags
-from secure_infer_server.commands import authenticated, observed, per_model, reloading
+from secure_infer_server.commands import authenticated, observed, per_model, ready, reloading
 from secure_infer_server.guarded import GuardedGate
 from secure_infer_server.mpc import checks, roles
 from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import StoreMetrics
 from secure_infer_server.mpc.models import PartyPolicy
 from secure_infer_server.mpc.process import PartyProcess, PartySettings
-from secure_infer_server.observe.collectors import AuditMetrics, StateMetrics
+from secure_infer_server.observe.collectors import AuditMetrics, CertificateMetrics, StateMetrics
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +135,7 @@ def _serve(settings: PartySettings, gate: GuardedGate | None, seen: observed.Obs
         gate.start()
     process.heed_signals()  # before anybody can know that this is ready
     if seen.metrics is not None:
+        seen.metrics.add(CertificateMetrics(settings.listening.certificate))
         seen.metrics.add(StateMetrics(process.ready), StoreMetrics(process.stores))
         if gate is not None:
             seen.metrics.add(AuditMetrics(gate.audit_lag))
@@ -143,20 +143,16 @@ def _serve(settings: PartySettings, gate: GuardedGate | None, seen: observed.Obs
     address, peer = process.start()
     for name, reason in process.models.rejected.items():
         log.error("model %s is not served: %s", name, reason)
-    ready = {
-        "event": "ready",
-        "party": settings.party,
-        "address": address,
-        "peer": peer,
-        "metrics": seen.address,
-        "tls": settings.listening.identity is not None,
-        "models": process.models.names(),
-        "programs": {name: process.models.get(name).settings for name in process.models.names()},
-        "rejected": process.models.rejected,
-        "pid": os.getpid(),
-    }
-    sys.stdout.write(json.dumps(ready) + "\n")
-    sys.stdout.flush()
+    ready.say(
+        address,
+        tls=settings.listening.identity is not None,
+        metrics=seen.address,
+        party=settings.party,
+        peer=peer,
+        models=process.models.names(),
+        programs={name: process.models.get(name).settings for name in process.models.names()},
+        rejected=process.models.rejected,
+    )
     process.wait()
     process.stop()
     return 0

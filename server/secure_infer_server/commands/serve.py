@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -17,11 +16,11 @@ from secure_infer.errors import SettingsError
 from secure_infer_server import check, config, flags, heap
 from secure_infer_server.app import App
 from secure_infer_server.callers import transport
-from secure_infer_server.commands import drain, observed, per_model, reloading
+from secure_infer_server.commands import drain, observed, per_model, ready, reloading
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardedGate
 from secure_infer_server.keys.settings import VARIABLE, KeySettings
-from secure_infer_server.observe.collectors import AuditMetrics, StateMetrics
+from secure_infer_server.observe.collectors import AuditMetrics, CertificateMetrics, StateMetrics
 from secure_infer_server.observe.endpoint import MetricsServer
 from secure_infer_server.observe.server import KeyMetrics, ModelMetrics, WorkerMetrics
 from secure_infer_server.settings import Policy, Settings
@@ -225,18 +224,14 @@ def _serve(
     for name, reason in app.registry.rejected.items():
         log.error("model %s is not served: %s", name, reason)
     _warn(settings, configuration, listening, seen.address)
-    ready = {
-        "event": "ready",
-        "address": listening,
-        "tls": settings.tls is not None,
-        "metrics": seen.address,
-        "models": app.registry.names(),
-        "without_plan": {name: app.registry.get(name).no_plan_reason for name in app.registry.without_plan()},
-        "rejected": app.registry.rejected,
-        "pid": os.getpid(),
-    }
-    sys.stdout.write(json.dumps(ready) + "\n")
-    sys.stdout.flush()
+    ready.say(
+        listening,
+        tls=settings.tls is not None,
+        metrics=seen.address,
+        models=app.registry.names(),
+        without_plan={name: app.registry.get(name).no_plan_reason for name in app.registry.without_plan()},
+        rejected=app.registry.rejected,
+    )
     app.wait()
     return 0
 
@@ -244,6 +239,8 @@ def _serve(
 def _tell(app: App, gate: GuardedGate | None, metrics: MetricsServer) -> None:
     """What is known of this server, for whoever reads its metrics."""
     front = app.front
+    tls = app.settings.tls
+    metrics.add(CertificateMetrics(None if tls is None else tls.certificate))
     metrics.add(StateMetrics(lambda: app.ready), ModelMetrics(app.registry))
     metrics.add(WorkerMetrics(front.pool, front.lane), KeyMetrics(front.clients.vault))
     if gate is not None:

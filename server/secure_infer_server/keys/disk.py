@@ -15,11 +15,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secure_infer.errors import SecureInferError, SettingsError
+from secure_infer_server.keys import disk_rows
 from secure_infer_server.keys.backend import Check, beyond, gap, lost, missing, verify
 from secure_infer_server.keys.disk_rows import DiskRows
-from secure_infer_server.keys.files import BlobFiles
+from secure_infer_server.keys.files import BlobFiles, require_private
 from secure_infer_server.keys.limits import KeyLimits, check_size, keys_to_drop, uploads_to_drop
 from secure_infer_server.keys.names import HeldKey, KeyName, PendingKey, Usage
+
+
+def require_sound(root: Path) -> None:
+    """Raise SettingsError for a directory that `DiskBackend` would not take. Nothing is made or changed."""
+    if not root.exists():
+        return
+    require_private(root)
+    path = root / "keys.db"
+    if path.exists():
+        try:
+            version = disk_rows.version(path)
+        except sqlite3.DatabaseError as error:
+            raise _unusable(path, error) from None
+        disk_rows.require_version(path, version)
+
+
+def _unusable(path: Path, error: Exception) -> SettingsError:
+    return SettingsError(f"key store: cannot use {path}: {type(error).__name__}; move it away")
 
 
 class DiskBackend:
@@ -37,7 +56,7 @@ class DiskBackend:
             self.expire()
         except (sqlite3.DatabaseError, OSError) as error:
             self._files.close()
-            raise SettingsError(f"key store: cannot use {path}: {type(error).__name__}; move it away") from None
+            raise _unusable(path, error) from None
         except SecureInferError:
             self._files.close()
             raise

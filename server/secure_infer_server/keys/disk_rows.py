@@ -28,6 +28,21 @@ _KEY = "SELECT owner, plan, digest, model, size, created, used, file FROM keys "
 _UPLOAD = "SELECT owner, plan, digest, model, size, held, touched, file FROM uploads "
 
 
+def version(path: Path) -> int:
+    """Of the database's layout; 0 of one that has just begun. Nothing is written. Raises sqlite3.DatabaseError."""
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+    try:
+        return int(database.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        database.close()
+
+
+def require_version(path: Path, found: int) -> None:
+    """Raise SettingsError for the layout of another program version."""
+    if found not in (0, VERSION):
+        raise SettingsError(f"key store: {path} has version {found}, expected {VERSION}; move it away")
+
+
 class DiskRows:
     """Call nothing but `reading`, `writing` and `close` outside of them. `remove` gets files after their rows went.
 
@@ -49,8 +64,8 @@ class DiskRows:
                 for statement in _SCHEMA.split(";"):
                     self.execute(statement)
                 self.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise SettingsError(f"key store: {path} has version {version}, expected {VERSION}; move it away")
+            else:
+                require_version(path, version)
 
     def close(self) -> None:
         with self._lock:

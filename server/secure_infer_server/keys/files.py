@@ -23,6 +23,13 @@ STALE_SECONDS = 3600.0
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+def require_private(directory: Path) -> None:
+    """Raise SettingsError for a directory that others than its owner can enter."""
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if mode & 0o077:
+        raise SettingsError(f"key store: expected {directory} to have mode 700, got {mode:o}; chmod it")
+
+
 class BlobFiles:
     """Raises SettingsError when the directory cannot be had, or lets others in."""
 
@@ -31,9 +38,7 @@ class BlobFiles:
         try:
             for directory in (root, self._pending, self._blobs):
                 directory.mkdir(mode=0o700, parents=directory is root, exist_ok=True)
-                mode = stat.S_IMODE(directory.stat().st_mode)
-                if mode & 0o077:
-                    raise SettingsError(f"key store: expected {directory} to have mode 700, got {mode:o}; chmod it")
+                require_private(directory)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         except OSError as error:
             raise SettingsError(f"key store: cannot use {root}: {error.strerror}") from None

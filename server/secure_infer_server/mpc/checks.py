@@ -23,21 +23,22 @@ def check(
     """Loads everything. unread: environment variables that no flag reads. metrics: where they are served."""
     listening = settings.listening
     guards = GuardSettings() if configuration is None else configuration.guards
-    signers = settings.reload.signers
+    served: list[str] = []
     report = Report(
         warnings=[
             *checks.exposure(listening.host, listening.tls, guards),
-            *checks.watching(listening.host, signers, metrics),
+            *checks.watching(listening.host, settings.reload.signers, metrics),
+            *checks.files(configuration, listening.tls, settings.models, settings.reload),
             *unread_warnings(unread),
         ]
     )
     report.look(
         {
-            "models": lambda: _models(settings, guards, report),
+            "models": lambda: _models(settings, guards, report, served),
             "tls": lambda: tls_part(listening.tls),
             "links": lambda: _links(settings),
-            **checks.guarding(configuration),
-            "signatures": lambda: checks.signatures_part(signers),
+            **checks.guarding(configuration, listening.tls, served, report),
+            "signatures": lambda: checks.signatures_part(settings.reload),
             "metrics": lambda: checks.metrics_part(metrics),
         }
     )
@@ -46,8 +47,10 @@ def check(
     return report
 
 
-def _models(settings: PartySettings, guards: GuardSettings, report: Report) -> Part:
+def _models(settings: PartySettings, guards: GuardSettings, report: Report, served: list[str]) -> Part:
+    """served: to hold the models' names."""
     models = PartyModels.load(settings.models, settings.party, settings.policy, settings.policies, settings.reload)
+    served += models.names()
     report.warnings += [f"model {name} is not served: {why}" for name, why in models.rejected.items()]
     guards.require_fit(models.names())
     return True, f"{', '.join(models.names())} at {settings.listening.host}:{settings.listening.port}"

@@ -6,7 +6,7 @@ Knows nothing of what is served, and loads nothing of what evaluates: a dealer i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from secure_infer_server.callers.credentials import server_credentials
 from secure_infer_server.faults import failed, unexpected
 from secure_infer_server.messages import Careful
 from secure_infer_server.observe.calls import Watch
-from secure_infer_server.observe.health import LIVENESS, READINESS
+from secure_infer_server.observe.health import LIVENESS, READINESS, STATUS
 from secure_infer_server.process import DRAIN_SECONDS, Ending, Underway, bound, drain
 from secure_infer_server.tls import Tls
 
@@ -66,6 +66,10 @@ class Listening:
             )
 
     @property
+    def certificate(self) -> Path | None:
+        return None if self.identity is None else self.identity.certificate
+
+    @property
     def tls(self) -> Tls | None:
         """The identity, as other parts of a server know it."""
         identity = self.identity
@@ -76,9 +80,19 @@ class Endpoint:
     """A gRPC server. Add servicers of generated code to `services`, then `start`, and `heed_signals` and `wait` or `stop`.
     `underway` is to be told of calls: without one, it ends at once."""
 
-    def __init__(self, listening: Listening, services: Sequence[str], *, threads: int, calls: int, limit: int) -> None:
-        """services: their full names, for health. calls: at once. limit: bytes of one message received."""
-        self._listening, self._services = listening, services
+    def __init__(
+        self,
+        listening: Listening,
+        services: Sequence[str],
+        *,
+        threads: int,
+        calls: int,
+        limit: int,
+        admits: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """services: their full names, for health. calls: at once. limit: bytes of one message received. admits: whether calls
+        can be taken at all, by what lies behind it."""
+        self._listening, self._services, self._admits = listening, services, admits
         self.server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
             maximum_concurrent_rpcs=calls,
@@ -94,7 +108,7 @@ class Endpoint:
         self.services = Careful(self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.services)
         self.underway, self._ending = Underway(), Ending()
-        self._ready = False
+        self._serving = self._told_ready = False
 
     def start(self) -> str:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""
@@ -104,14 +118,14 @@ class Endpoint:
             credentials = server_credentials(identity.certificate, identity.key, identity.authority)
         address = bound(self.server, host, self._listening.port, credentials)
         self.server.start()
-        for name in ("", READINESS, LIVENESS, *self._services):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._ready = True
+        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        self._serving = True
+        self._tell()
         return address
 
     def ready(self) -> bool:
         """Whether calls are taken."""
-        return self._ready
+        return self._serving and self._admits()
 
     def heed_signals(self) -> None:
         """As `Ending.heed_signals`."""
@@ -119,14 +133,21 @@ class Endpoint:
 
     def wait(self) -> None:
         """Serve until a signal."""
-        self._ending.wait()
+        self._ending.wait(self._tell)
 
     def stop(self) -> None:
         """Drain: no new calls, and those under way have `Listening.drain` seconds."""
-        self._ready = False
-        for name in ("", READINESS, *self._services):
-            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._serving = False
+        self._tell()
         drain(self.server, self.underway, self._listening.drain)
+
+    def _tell(self) -> None:
+        """Health checks learn what changed."""
+        ready = self.ready()
+        if ready != self._told_ready:
+            self._told_ready = ready
+            for name in ("", READINESS, *self._services):
+                self._health.set(name, STATUS[ready])
 
 
 @contextmanager

@@ -74,7 +74,9 @@ class PartyProcess:
         self._gate, self._limit = gate, max(LEAST_MESSAGE, *(model.message_bytes for model in self.models.models()))
         self.models.listen(self._admit)
         limit = self._limit + _SLACK
-        self._endpoint = Endpoint(settings.listening, SERVICES, threads=THREADS, calls=CALLS, limit=limit)
+        self._endpoint = Endpoint(
+            settings.listening, SERVICES, threads=THREADS, calls=CALLS, limit=limit, admits=lambda: gate.admits
+        )
         watch = Watch(self._endpoint.underway, *observers)
         models_pb2_grpc.add_ModelServiceServicer_to_server(
             PartyModelServicer(self.models, settings.party, gate, watch), self._endpoint.services

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from secure_infer import __version__
+from secure_infer import __version__, pem
+from secure_infer.errors import SettingsError
 from secure_infer_server.observe.families import counters, gauge, gauges, histograms
 from secure_infer_server.observe.figures import Figures
 
@@ -63,6 +65,22 @@ class AuditMetrics(Collector):
         entries, seconds = self._lag()
         yield gauge("audit_waiting", "Entries that are not durable yet.", entries)
         yield gauge("audit_lag_seconds", "How long the oldest of them has waited.", seconds)
+
+
+class CertificateMetrics(Collector):
+    """Until when the certificate of this process holds, as its file says now. path: None: it has none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def collect(self) -> Iterable[Metric]:
+        if self._path is None:
+            return
+        try:
+            ends = pem.leaf("--tls-cert", self._path).not_valid_after_utc.timestamp()
+        except SettingsError:
+            ends = 0.0  # to be looked at as much as one that ended
+        yield gauge("certificate_not_after_timestamp_seconds", "When the certificate of this process ends.", ends)
 
 
 class StateMetrics(Collector):

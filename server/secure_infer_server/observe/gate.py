@@ -21,6 +21,10 @@ class NotingGate:
     def takes_tokens(self) -> bool:
         return self._gate.takes_tokens
 
+    @property
+    def admits(self) -> bool:
+        return self._gate.admits
+
     def serve(self, models: Mapping[str, Collection[bytes]]) -> None:
         self._gate.serve(models)
         self._served = models

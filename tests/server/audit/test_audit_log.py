@@ -23,7 +23,7 @@ from secure_infer.errors import InternalFault, SettingsError
 from secure_infer_server.audit import AuditLog, AuditSettings, AuditUnavailable, Event, WhenFull, journal
 from secure_infer_server.audit import log as log_module
 from secure_infer_server.audit.journal import Journal
-from secure_infer_server.audit.signing import Verifier
+from secure_infer_server.audit.signing import Signer, Verifier
 from secure_infer_server.audit.verify import Report, verify
 
 
@@ -243,6 +243,9 @@ def test_the_key_is_its_owners_and_stays(tmp_path: Path) -> None:
     with opened(tmp_path / "log", key=elsewhere):
         pass
     assert (tmp_path / "log" / "audit.pub").read_bytes().count(b"BEGIN PUBLIC KEY") == 1
+    with pytest.raises(SettingsError, match=r"put it back, or make a new one: openssl"):  # a misspelt name makes no key
+        AuditLog(AuditSettings(tmp_path / "log", key=tmp_path / "next"))
+    Signer.of(tmp_path / "next")
     with opened(tmp_path / "log", key=tmp_path / "next"):  # rotated: earlier checkpoints still verify
         pass
     assert check(tmp_path / "log").ok

@@ -397,8 +397,8 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         Allowance(total=0)
     with pytest.raises(SettingsError, match="block"):
         BudgetSettings(tmp_path / "b", block=0)
-    with pytest.raises(SettingsError, match="not a directory"):
-        BudgetSettings(tmp_path / "none" / "b")
+    with pytest.raises(SettingsError, match="cannot be opened"):
+        Budgets(BudgetSettings(tmp_path / "none" / "b"))
     with pytest.raises(SettingsError, match="two files"):
         BudgetSettings(tmp_path / "b", answer_file=tmp_path / "b")
     (tmp_path / "junk").write_bytes(b"not a database at all" * 100)

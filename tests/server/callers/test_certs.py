@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,25 @@ def test_a_certificate_that_is_not_valid_now_is_refused(
     monkeypatch.setattr(pem, "datetime", Later)
     with pytest.raises(SettingsError, match=r"--tls-cert: .*infer-1\.pem is valid from .* UTC, and it is .* here"):
         pem.key_pair(*pair)
+
+
+def test_a_renewal_leaves_owner_and_mode(ca: Path, out: Path) -> None:
+    """A service that runs as another user goes on reading its key when root renews it."""
+    issue(ca, out, "server", "infer-1", "--host", "localhost")
+    (out / "infer-1.key").chmod(0o640)
+    (out / "infer-1.pem").chmod(0o440)
+    if os.geteuid() == 0:
+        for suffix in ("key", "pem"):
+            os.chown(out / f"infer-1.{suffix}", 10001, 10002)
+    before = {path.name: path.stat() for path in out.iterdir()}
+    assert certs.run(["renew", str(out), "--ca", str(ca)]) == 0
+    for name, old in before.items():
+        new = (out / name).stat()
+        assert new.st_ino != old.st_ino
+        assert (new.st_mode, new.st_uid, new.st_gid) == (old.st_mode, old.st_uid, old.st_gid)
+
+
+def test_a_cas_key_is_its_owners(ca: Path, out: Path) -> None:
+    (ca / "ca.key").chmod(0o640)
+    with pytest.raises(SettingsError, match=r"ca\.key can be used by others than its owner; make it 0600"):
+        issue(ca, out, "client", "ward-7")

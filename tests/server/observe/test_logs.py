@@ -9,7 +9,9 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -138,3 +140,22 @@ def test_a_fault_has_one_id_everywhere(written: Any) -> None:
     assert json.loads(lines().splitlines()[1])["fault"] == current().fault == "cd"
     faults.failed(LOG, "Infer", MalformedRequest("what a client has to mend is not logged"))
     assert len(lines().splitlines()) == 2
+
+
+@pytest.mark.parametrize("form", logs.Format)
+def test_time_is_utc_whatever_the_machines_zone(
+    written: Any, form: logs.Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Chatham")
+    time.tzset()
+    try:
+        lines = written(form)
+        before = datetime.now(UTC)
+        LOG.warning("now")
+        line = lines()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    text = json.loads(line)["time"] if form is logs.Format.JSON else line.split()[0]
+    assert text.endswith("Z")
+    assert 0 <= (datetime.fromisoformat(text) - before).total_seconds() + 0.001 < 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -20,10 +21,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind, StatusCode
 
-from secure_infer.errors import CATALOGUE, MalformedRequest, UnknownModel
+from secure_infer.errors import CATALOGUE, AuditUnavailable, MalformedRequest, UnknownModel
 from secure_infer.v1 import inference_pb2, models_pb2, models_pb2_grpc
 from secure_infer_client import Client, transport
+from secure_infer_server.audit import AuditSettings, journal
+from secure_infer_server.commands import certs
+from secure_infer_server.guarded import GuardedGate, GuardSettings
 from secure_infer_server.observe import calls, tracing
+from secure_infer_server.observe.collectors import CertificateMetrics
 from secure_infer_server.observe.figures import REFUSED, TOTAL
 from secure_infer_server.observe.health import LIVENESS, READINESS
 from server.observe.serving import INFER, Running, running
@@ -182,6 +187,50 @@ def test_probes_and_health_while_up(server: Running) -> None:
         for name in ("", LIVENESS, READINESS, "secure_infer.v1.InferenceService"):
             found = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
             assert found.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_ready_is_gone_while_nothing_can_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A balancer sends calls elsewhere while this server's log has no disk, and comes back by itself."""
+    (tmp_path / "models").mkdir()
+    linear_head(8, 3).save(tmp_path / "models" / "cheap.head")
+    gate = GuardedGate(GuardSettings(audit=AuditSettings(tmp_path / "log")))
+    full, write = [False], os.pwrite
+
+    def pwrite(file: int, data: bytes, at: int) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, at)
+
+    with running(tmp_path / "models", gate) as server, grpc.insecure_channel(server.address) as channel:
+        monkeypatch.setattr(journal.os, "pwrite", pwrite)
+        told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+        with Client(server.address, model="cheap", timeout=3) as client:
+            client.predict(unit_rows(1, 8))
+            full[0] = True
+            client.predict(unit_rows(1, 8))  # its entry waits
+            assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert server.get("/ready") == (503, "not ok\n")
+            assert server.get("/live")[0] == 200
+            with pytest.raises(AuditUnavailable):
+                client.predict(unit_rows(1, 8))
+            full[0] = False
+            assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+            client.predict(unit_rows(1, 8))
+        told.cancel()
+    gate.close()
+
+
+def test_when_the_certificate_ends_is_told(tmp_path: Path) -> None:
+    made = certs.make(tmp_path, ["localhost"], "ward-7", 30)
+
+    def told(path: Path | None) -> list[float]:
+        return [sample.value for family in CertificateMetrics(path).collect() for sample in family.samples]
+
+    assert told(None) == []
+    assert told(made["server.pem"]) == [pytest.approx(time.time() + 30 * 86400, abs=600)]
+    made["server.pem"].write_text("gone")
+    assert told(made["server.pem"]) == [0.0]
 
 
 def test_ready_ends_before_calls_do(tmp_path: Path) -> None:

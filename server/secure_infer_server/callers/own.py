@@ -1,0 +1,46 @@
+"""The certificate that a process identifies itself with: what it may be used for, and until when."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from secure_infer import pem
+from secure_infer.errors import SettingsError
+
+SOON_DAYS = 14.0
+"""A certificate that ends within so many days is to be renewed."""
+
+_SERVERS = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+
+
+def days_left(certificate: x509.Certificate) -> float:
+    """Days until it ends, negative afterwards."""
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left / datetime.timedelta(days=1)
+
+
+def require_for_servers(path: Path) -> None:
+    """Raise SettingsError for a chain whose first certificate is not for servers: every client would refuse it."""
+    try:
+        usages = pem.leaf("--tls-cert", path).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return  # for anything
+    if not any(usage in usages for usage in _SERVERS):
+        raise SettingsError(
+            f"--tls-cert: {path} is not for servers, and clients would refuse it; make one with `secure-infer certs issue`"
+        )
+
+
+def ending(path: Path) -> Iterator[str]:
+    """A warning of a certificate that ends soon; nothing of a file that holds none."""
+    try:
+        found = pem.leaf("--tls-cert", path)
+    except SettingsError:
+        return
+    if days_left(found) < SOON_DAYS:
+        yield f"{path} ends at {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it; no restart is needed"
