@@ -571,3 +571,57 @@ class ResetBudgetsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetBudgetsResponse: _TypeAlias = ResetBudgetsResponse  # noqa: Y015
+
+@_typing.final
+class DebitBudgetsRequest(_message.Message):
+    """Names records that an identity spent and the ledger does not know of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """The identity."""
+    model: _builtins.str
+    """Name of a served model; debited is each version that is answered."""
+    records: _builtins.int
+    """Records, of the total; what was debited today stays."""
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        model: _builtins.str = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "model", b"model", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DebitBudgetsRequest: _TypeAlias = DebitBudgetsRequest  # noqa: Y015
+
+@_typing.final
+class DebitBudgetsResponse(_message.Message):
+    """Says how the budgets stand now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetStatus]:
+        """One for each version."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___BudgetStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DebitBudgetsResponse: _TypeAlias = DebitBudgetsResponse  # noqa: Y015

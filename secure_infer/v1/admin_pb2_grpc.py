@@ -71,6 +71,11 @@ class AdminServiceStub:
                 request_serializer=secure__infer_dot_v1_dot_admin__pb2.ResetBudgetsRequest.SerializeToString,
                 response_deserializer=secure__infer_dot_v1_dot_admin__pb2.ResetBudgetsResponse.FromString,
                 _registered_method=True)
+        self.DebitBudgets = channel.unary_unary(
+                '/secure_infer.v1.AdminService/DebitBudgets',
+                request_serializer=secure__infer_dot_v1_dot_admin__pb2.DebitBudgetsRequest.SerializeToString,
+                response_deserializer=secure__infer_dot_v1_dot_admin__pb2.DebitBudgetsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -127,6 +132,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DebitBudgets(self, request, context):
+        """Adds to what was debited from one identity's budget, as after the ledger was restored from a backup.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +176,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResetBudgets,
                     request_deserializer=secure__infer_dot_v1_dot_admin__pb2.ResetBudgetsRequest.FromString,
                     response_serializer=secure__infer_dot_v1_dot_admin__pb2.ResetBudgetsResponse.SerializeToString,
+            ),
+            'DebitBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.DebitBudgets,
+                    request_deserializer=secure__infer_dot_v1_dot_admin__pb2.DebitBudgetsRequest.FromString,
+                    response_serializer=secure__infer_dot_v1_dot_admin__pb2.DebitBudgetsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -357,6 +374,33 @@ class AdminService:
             '/secure_infer.v1.AdminService/ResetBudgets',
             secure__infer_dot_v1_dot_admin__pb2.ResetBudgetsRequest.SerializeToString,
             secure__infer_dot_v1_dot_admin__pb2.ResetBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DebitBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secure_infer.v1.AdminService/DebitBudgets',
+            secure__infer_dot_v1_dot_admin__pb2.DebitBudgetsRequest.SerializeToString,
+            secure__infer_dot_v1_dot_admin__pb2.DebitBudgetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

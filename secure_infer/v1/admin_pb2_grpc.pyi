@@ -49,6 +49,8 @@ class AdminServiceStub:
     """Lists what was debited from budgets."""
     ResetBudgets: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResetBudgetsRequest, _admin_pb2.ResetBudgetsResponse]
     """Sets what was debited from one identity's budgets back to nothing."""
+    DebitBudgets: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DebitBudgetsRequest, _admin_pb2.DebitBudgetsResponse]
+    """Adds to what was debited from one identity's budget, as after the ledger was restored from a backup."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -71,6 +73,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists what was debited from budgets."""
     ResetBudgets: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResetBudgetsRequest, _admin_pb2.ResetBudgetsResponse]  # type: ignore[assignment]
     """Sets what was debited from one identity's budgets back to nothing."""
+    DebitBudgets: _aio.UnaryUnaryMultiCallable[_admin_pb2.DebitBudgetsRequest, _admin_pb2.DebitBudgetsResponse]  # type: ignore[assignment]
+    """Adds to what was debited from one identity's budget, as after the ledger was restored from a backup."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators and auditors ask of a running server or party: summaries and counts, never content. Every method needs a rule of
@@ -132,5 +136,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ResetBudgetsResponse, _abc.Awaitable[_admin_pb2.ResetBudgetsResponse]]:
         """Sets what was debited from one identity's budgets back to nothing."""
+
+    @_abc_1.abstractmethod
+    def DebitBudgets(
+        self,
+        request: _admin_pb2.DebitBudgetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DebitBudgetsResponse, _abc.Awaitable[_admin_pb2.DebitBudgetsResponse]]:
+        """Adds to what was debited from one identity's budget, as after the ledger was restored from a backup."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,6 +13,9 @@ from secure_infer_server.audit.log import AuditLog, Standing
 from secure_infer_server.budgets import Allowance, Budgets
 from secure_infer_server.callers.policy import Policy
 
+MOST_RECORDS = 1 << 40
+"""Of one debit: many of them stay what SQLite can count."""
+
 
 @dataclass(frozen=True)
 class Debit:
@@ -68,14 +71,33 @@ class Books:
 
         Raises MalformedRequest, BudgetUnavailable.
         """
+        budgets, served = self._counted(identity), self._served()
+        if model and model not in served:
+            raise MalformedRequest(f"{_unknown(model, served)}, or none for all")
+        versions = served[model] if model else (None,)
+        return sum(budgets.reset(identity, version) for version in versions)
+
+    def debit(self, identity: str, model: str, records: int) -> list[Debit]:
+        """Count records of the total that the ledger does not know of, for each version of a served model that is answered;
+        returns how these stand. Raises MalformedRequest, BudgetUnavailable."""
+        budgets, served = self._counted(identity), self._served()
+        if model not in served:
+            raise MalformedRequest(_unknown(model, served))
+        if not 1 <= records <= MOST_RECORDS:
+            raise MalformedRequest(f"budgets: expected 1 to {MOST_RECORDS} records, got {records}")
+        found = []
+        for digest in served[model]:
+            used = budgets.debit(identity, digest, records)
+            found.append(Debit(identity, model, digest, used.total, used.day, budgets.allowance(digest)))
+        return found
+
+    def _counted(self, identity: str) -> Budgets:
         if self._budgets is None:
             raise MalformedRequest("budgets: this server counts nothing")
-        served = self._served()
-        if not identity or (model and model not in served):
-            raise MalformedRequest(
-                "budgets: expected an identity, and a model among those served or none"
-                if not identity
-                else f"budgets: {model[:64]!r} is not served; expected one of {', '.join(sorted(served))}, or none for all"
-            )
-        versions = served[model] if model else (None,)
-        return sum(self._budgets.reset(identity, version) for version in versions)
+        if not identity:
+            raise MalformedRequest("budgets: expected an identity, got none")
+        return self._budgets
+
+
+def _unknown(model: str, served: Collection[str]) -> str:
+    return f"budgets: {model[:64]!r} is not served; expected one of {', '.join(sorted(served))}"

@@ -102,6 +102,11 @@ class AdminCalls:
         """Raises MalformedRequest, BudgetUnavailable."""
         return admin_pb2.ResetBudgetsResponse(reset=self.books.reset(request.identity, request.model))
 
+    def debit_budgets(self, request: admin_pb2.DebitBudgetsRequest) -> admin_pb2.DebitBudgetsResponse:
+        """Raises MalformedRequest, BudgetUnavailable."""
+        found = self.books.debit(request.identity, request.model, request.records)
+        return admin_pb2.DebitBudgetsResponse(budgets=map(_status, found))
+
     def _held(self, owner: str | None) -> list[HeldKey]:
         return self._require_keys().held(owner)
 
@@ -121,6 +126,7 @@ METHODS: dict[str, tuple[Any, Callable[..., object]]] = {
         ("GetAuditStatus", AdminCalls.get_audit_status),
         ("ListBudgets", AdminCalls.list_budgets),
         ("ResetBudgets", AdminCalls.reset_budgets),
+        ("DebitBudgets", AdminCalls.debit_budgets),
     )
 }
 """Methods by name: the request's type, and what answers it."""

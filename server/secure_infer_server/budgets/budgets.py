@@ -172,6 +172,12 @@ class Budgets:
         self._leases.drop(identity, model_digest)
         return count
 
+    def debit(self, identity: str, model_digest: bytes, records: int) -> Used:
+        """Count records that were spent and that the ledger does not know of, of the total; returns what is debited now. What
+        processes have leased ahead they still spend. Raises BudgetUnavailable."""
+        self._ledger.debit((identity, model_digest), records)
+        return self.used(identity, model_digest)
+
     def close(self) -> None:
         """Return what was leased and not spent."""
         self._leases.close()

@@ -69,7 +69,7 @@ class Leases:
             if records > lease.left:
                 short = lease.short
                 if short is not None and now < lease.until and records > lease.left + short.left:
-                    raise _exhausted(allowance, records, short, lease.day)
+                    raise _exhausted(allowance, records, short, lease)
                 return False
             lease.left -= records
             if lease.left < lease.mark and not lease.renewing:
@@ -89,7 +89,7 @@ class Leases:
                     short = lease.short
                     # Another thread's lease may have arrived meanwhile.
                     if short is not None and records > lease.left + short.left:
-                        raise _exhausted(allowance, records, short, lease.day)
+                        raise _exhausted(allowance, records, short, lease)
 
     def give_back(self, key: Key, records: int, day: int) -> None:
         """Return records of that day that were taken and not used."""
@@ -186,7 +186,8 @@ def _attempt(job: Callable[[], None]) -> None:
         job()
 
 
-def _exhausted(allowance: Allowance, records: int, left: Grant, day: int) -> BudgetExhausted:
+def _exhausted(allowance: Allowance, records: int, short: Grant, lease: _Lease) -> BudgetExhausted:
+    left = short.left + lease.left
     if records > allowance.largest:
         return BudgetExhausted(
             f"budget: a request of {records} records exceeds the allowance of {allowance.largest} for this model, and will "
@@ -194,17 +195,19 @@ def _exhausted(allowance: Allowance, records: int, left: Grant, day: int) -> Bud
             records=records,
             renews="never",
         )
-    if left.total <= left.daily:
+    if short.total <= short.daily:
         return BudgetExhausted(
-            f"budget: {records} records asked; the allowance of {allowance.total} for this model does not cover them any "
-            "more, and does not renew; ask the operator",
+            f"budget: {records} records asked, {left} left of the allowance of {allowance.total} for this model, which does "
+            "not renew; ask the operator",
             records=records,
+            left=left,
             renews="never",
         )
-    renews = datetime.fromtimestamp(DAY * (day + 1), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    renews = datetime.fromtimestamp(DAY * (lease.day + 1), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return BudgetExhausted(
-        f"budget: {records} records asked; today's allowance of {allowance.daily} for this model does not cover them; "
-        f"it renews at {renews}",
+        f"budget: {records} records asked, {left} left of today's allowance of {allowance.daily} for this model; it renews at "
+        f"{renews}",
         records=records,
+        left=left,
         renews=renews,
     )

@@ -112,6 +112,10 @@ class Ledger:
 
         self._write(undo)
 
+    def debit(self, key: Key, records: int) -> None:
+        """Add to what was ever debited, and to no day; also beyond what is allowed. Raises BudgetUnavailable."""
+        self._write(lambda: self._database.execute(_ADD, (*key, _TOTAL, records)))
+
     def used(self, key: Key, day: int) -> Used:
         """What was debited. Raises BudgetUnavailable."""
         with self._lock, _reported():

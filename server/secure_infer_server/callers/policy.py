@@ -54,6 +54,11 @@ KINDS = ("cn:", "jwt:", "sha256:")
 HEALTH = "grpc.health.v1.Health/"
 
 
+def is_identity(text: str) -> bool:
+    """Whether a caller could be called so."""
+    return text.startswith(KINDS) or text == ANONYMOUS
+
+
 @lru_cache(maxsize=256)
 def canonical(method: str) -> str:
     """ "KeyService/UploadKeys" of "/secure_infer.v1.KeyService/UploadKeys"; other packages keep their name."""
@@ -211,7 +216,7 @@ def _identities(table: dict[str, Any], name: str, where: str) -> tuple[str, ...]
     """Patterns that some identity or fingerprint can match: "ward-7" for "cn:ward-7" would deny nobody, and say nothing."""
     found = tuple(_fingerprint(pattern) for pattern in _patterns(table, name, where))
     for pattern in found:
-        if not pattern.startswith(("*", *KINDS)) and pattern != ANONYMOUS:
+        if not pattern.startswith("*") and not is_identity(pattern):
             raise _Wrong(
                 f"{where}: {name}: expected identities that begin with {', '.join(KINDS)} or *, or {ANONYMOUS!r}; "
                 f"got {pattern!r}"

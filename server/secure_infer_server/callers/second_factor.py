@@ -91,7 +91,9 @@ class SecondFactor:
             step = self._matching(totp, code)
             if step is None:
                 self._count(standing)
-                raise SecondFactorNeeded(f"second factor: the code is wrong, or too old; {_HOW}")
+                raise SecondFactorNeeded(
+                    "second factor: the code is wrong, or of another time; are both clocks right to half a minute?"
+                )
             if step <= standing.taken:
                 wait = (standing.taken + 1) * STEP_SECONDS - self._clock()
                 raise SecondFactorNeeded(
@@ -103,8 +105,9 @@ class SecondFactor:
     def _require_unlocked(self, standing: _Standing) -> None:
         left = standing.until - self._clock()
         if left > 0:
+            seconds = max(1, round(left))
             raise SecondFactorNeeded(
-                "second factor: too many wrong codes; locked out for now", seconds=max(1, round(left))
+                f"second factor: too many wrong codes; locked out for {seconds} seconds", seconds=seconds
             )
 
     def _count(self, standing: _Standing) -> None:

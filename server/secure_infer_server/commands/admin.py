@@ -17,6 +17,7 @@ from typing import Any
 from secure_infer.errors import SettingsError
 from secure_infer.v1 import admin_pb2
 from secure_infer_server.admin.caller import Administrator, Credentials
+from secure_infer_server.callers.policy import KINDS, is_identity
 
 LONGEST_CODE = 16
 Line = list[str]
@@ -46,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     reset = _action(budgets, "reset", "set one identity's back to nothing")
     reset.add_argument("--identity", required=True, metavar="IDENTITY", help="whose")
     reset.add_argument("--model", default="", metavar="NAME", help="for that served model alone")
+    debit = _action(budgets, "debit", "count what a restored ledger does not know of, in the total")
+    debit.add_argument("--identity", required=True, metavar="IDENTITY", help="whose")
+    debit.add_argument("--model", required=True, metavar="NAME", help="a served model; each version that is answered")
+    debit.add_argument("--records", type=int, required=True, metavar="N", help="as the audit log says them")
     return parser
 
 
@@ -85,12 +90,17 @@ def run(arguments: list[str]) -> int:
 
 def _request(options: argparse.Namespace) -> tuple[Any, Callable[[Any], Line]]:
     """What is asked, and how the answer is shown."""
+    who = _identity("--identity", getattr(options, "identity", ""))
     match options.subject, options.action:
         case "keys", "list":
-            return admin_pb2.ListHeldKeysRequest(owner=options.owner, limit=_limit(options.limit)), _keys
+            return admin_pb2.ListHeldKeysRequest(
+                owner=_identity("--owner", options.owner), limit=_limit(options.limit)
+            ), _keys
         case "keys", "delete":
             prefixes = [_prefix(text) for text in options.key]
-            drop = admin_pb2.DeleteHeldKeysRequest(owner=options.owner, key_prefixes=prefixes, all=options.all)
+            drop = admin_pb2.DeleteHeldKeysRequest(
+                owner=_identity("--owner", options.owner), key_prefixes=prefixes, all=options.all
+            )
             return drop, lambda answer: [f"{answer.deleted} deleted"]
         case "models", "list":
             return admin_pb2.ListServedModelsRequest(), _models
@@ -99,10 +109,26 @@ def _request(options: argparse.Namespace) -> tuple[Any, Callable[[Any], Line]]:
         case "audit", _:
             return admin_pb2.GetAuditStatusRequest(), _audit
         case "budgets", "list":
-            return admin_pb2.ListBudgetsRequest(identity=options.identity, limit=_limit(options.limit)), _budgets
+            return admin_pb2.ListBudgetsRequest(identity=who, limit=_limit(options.limit)), _budgets
+        case "budgets", "debit":
+            debit = admin_pb2.DebitBudgetsRequest(identity=who, model=options.model, records=_records(options.records))
+            return debit, lambda answer: list(map(_budget, answer.budgets))
         case _:
-            reset = admin_pb2.ResetBudgetsRequest(identity=options.identity, model=options.model)
+            reset = admin_pb2.ResetBudgetsRequest(identity=who, model=options.model)
             return reset, lambda answer: [f"{answer.reset} set back"]
+
+
+def _identity(flag: str, text: str) -> str:
+    """As callers have them: "ward-7" for "cn:ward-7" would find nothing, and say nothing."""
+    if text and not is_identity(text):
+        raise SettingsError(f"{flag}: expected an identity that begins with {', '.join(KINDS)}, got {text[:80]!r}")
+    return text
+
+
+def _records(records: int) -> int:
+    if not 1 <= records < 1 << 63:
+        raise SettingsError(f"--records: expected 1 or more, got {records}")
+    return records
 
 
 def _limit(limit: int) -> int:
@@ -214,13 +240,14 @@ def _audit(answer: Any) -> Line:
 def _budgets(answer: Any) -> Line:
     if not answer.on:
         return ["budgets are off"]
-    lines = []
-    for each in answer.budgets:
-        total = f" of {each.total_allowed}" if each.HasField("total_allowed") else ""
-        daily = f" of {each.daily_allowed}" if each.HasField("daily_allowed") else ""
-        model = each.model or f"({each.model_digest.hex()[:12]}, not served)"
-        lines.append(f"{each.identity}  {model}  {each.total}{total} in all, {each.today}{daily} today")
-    return lines or ["nothing was debited"]
+    return list(map(_budget, answer.budgets)) or ["nothing was debited"]
+
+
+def _budget(each: Any) -> str:
+    total = f" of {each.total_allowed}" if each.HasField("total_allowed") else ""
+    daily = f" of {each.daily_allowed}" if each.HasField("daily_allowed") else ""
+    model = f"{each.model or '(not served)'} {each.model_digest.hex()[:12]}"
+    return f"{each.identity}  {model}  {each.total}{total} in all, {each.today}{daily} today"
 
 
 def _time(seconds: int) -> str:

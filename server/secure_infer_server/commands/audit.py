@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import TextIO
 
 from secure_infer.errors import SettingsError
-from secure_infer_server.audit import export, files
+from secure_infer_server.admission import UNAUTHENTICATED
+from secure_infer_server.audit import export, files, walk
 from secure_infer_server.audit.export import Selection, moment
 from secure_infer_server.audit.signing import Verifier
 from secure_infer_server.audit.verify import Report, verify
+from secure_infer_server.callers.policy import KINDS, is_identity
 
 _ANCHOR = re.compile(r"(\d{1,16}):([0-9a-f]{64})")
 
@@ -70,6 +73,7 @@ def _verify(options: argparse.Namespace) -> int:
         anchors.append((int(anchor[1]), anchor[2]))
     if options.first_segment < 1:
         raise SettingsError(f"--first-segment: expected at least 1, got {options.first_segment}")
+    walk.segments_of(options.directory)  # where there is no log, its key is not what is missing
     keys = options.public_key or [options.directory / files.PUBLIC]
     report = verify(options.directory, Verifier.of(keys), first_segment=options.first_segment, anchors=anchors)
     if not options.public_key:
@@ -94,27 +98,43 @@ def _text(report: Report) -> str:
 
 
 def _export(options: argparse.Namespace) -> int:
+    # All that can be wrong comes before a file is made.
+    since, until = (None if text is None else moment(text) for text in (options.since, options.until))
+    selection, faults = Selection(since, until, _who(options.who)), list[str]()
+    walk.segments_of(options.directory)
+    if options.public_key:
+        Verifier.of([options.directory / files.PUBLIC])
     with _output(options.out) as out:
         if options.public_key:
-            Verifier.of([options.directory / files.PUBLIC])  # raises SettingsError where it holds none
             out.write((options.directory / files.PUBLIC).read_text("ascii"))
             return 0
-        since, until = (None if text is None else moment(text) for text in (options.since, options.until))
-        faults: list[str] = []
-        entries = export.selected(options.directory, Selection(since, until, options.who), faults)
+        entries = export.selected(options.directory, selection, faults)
         (export.write_csv if options.format == "csv" else export.write_jsonl)(entries, out)
     for fault in faults[:20]:
         sys.stderr.write(f"secure-infer audit: {fault}; left out\n")
     return 1 if faults else 0
 
 
+def _who(text: str | None) -> str | None:
+    """As entries have them: "ward-7" for "cn:ward-7" would find nothing, and say nothing."""
+    if text is not None and not is_identity(text) and text != UNAUTHENTICATED:
+        raise SettingsError(
+            f"--who: expected an identity that begins with {', '.join(KINDS)}, or {UNAUTHENTICATED!r}, got {text[:80]!r}"
+        )
+    return text
+
+
 @contextlib.contextmanager
 def _output(path: Path | None) -> Iterator[TextIO]:
+    """A new file, for its owner alone: it says who asked what."""
     if path is None:
         yield sys.stdout
         return
     try:
-        file = path.open("w", encoding="utf-8", newline="")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+    except FileExistsError:
+        raise SettingsError(f"--out: {path} is there already; nothing was overwritten") from None
     except OSError as error:
         raise SettingsError(f"--out: {path} cannot be written ({error.strerror})") from error
     with file:

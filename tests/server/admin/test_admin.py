@@ -14,10 +14,12 @@ import pyotp
 import pytest
 
 from secure_infer.errors import (
+    BudgetExhausted,
     MalformedRequest,
     PermissionDenied,
     SecondFactorNeeded,
     SecureInferError,
+    SettingsError,
 )
 from secure_infer.v1 import admin_pb2
 from secure_infer_client import Client
@@ -68,6 +70,7 @@ REQUESTS: list[Any] = [
     admin_pb2.GetAuditStatusRequest(),
     admin_pb2.ListBudgetsRequest(),
     admin_pb2.ResetBudgetsRequest(identity=WARD),
+    admin_pb2.DebitBudgetsRequest(identity=WARD, model="icd", records=1),
 ]
 named = pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: type(request).__name__)
 
@@ -322,6 +325,30 @@ def test_budgets_are_listed_and_reset(running: Running) -> None:
         client.predict(unit_rows(1, 8))
 
 
+def test_what_a_restored_ledger_does_not_know_of_is_debited(running: Running) -> None:
+    running.ask(admin_pb2.ResetBudgetsRequest(identity=WARD))
+    (now,) = running.ask(admin_pb2.DebitBudgetsRequest(identity=WARD, model="icd", records=97)).budgets
+    assert (now.identity, now.model, now.total, now.today, now.total_allowed) == (WARD, "icd", 97, 0, 100)
+    with (
+        running.client() as client,
+        pytest.raises(BudgetExhausted, match=r"5 records asked, 3 left of the allowance of 100"),
+    ):
+        client.predict(unit_rows(5, 8))
+    entry = [each for each in running.entries() if each["method"] == "AdminService/DebitBudgets"][-1]
+    assert (entry["outcome"], entry["model"], entry["second_factor"]) == ("ok", "icd", True)
+    assert entry["subject"] == hashlib.sha256(WARD.encode()).hexdigest()
+    for identity, model, records in (
+        ("", "icd", 1),
+        (WARD, "other", 1),
+        (WARD, "", 1),
+        (WARD, "icd", 0),
+        (WARD, "icd", 1 << 60),
+    ):
+        with pytest.raises(MalformedRequest):
+            running.ask(admin_pb2.DebitBudgetsRequest(identity=identity, model=model, records=records))
+    running.ask(admin_pb2.ResetBudgetsRequest(identity=WARD))
+
+
 def test_the_audit_log_says_where_it_stands(running: Running) -> None:
     assert running.gate._audit is not None
     running.gate._audit.flush(10)
@@ -415,6 +442,29 @@ def test_the_command(running: Running, command: Ran) -> None:
     assert "of 100 in all" in command("budgets", "list")[1]
     assert json.loads(command("budgets", "list", "--json")[1])["budgets"][0]["daily_allowed"] is None
     assert command("budgets", "reset", "--identity", WARD) == (0, "1 set back\n")
+    debit = ("budgets", "debit", "--identity", WARD, "--model", "icd", "--records", "7")
+    version = linear_head(8, 3).digest[:12]
+    assert command(*debit) == (0, f"{WARD}  icd {version}  7 of 100 in all, 0 today\n")
+    assert json.loads(command(*debit, "--json")[1])["budgets"][0]["total"] == 14
+    command("budgets", "reset", "--identity", WARD)
+
+
+@pytest.mark.parametrize(
+    ("flag", "arguments"),
+    [
+        ("--owner", ["keys", "list"]),
+        ("--owner", ["keys", "delete", "--all"]),
+        ("--identity", ["budgets", "list"]),
+        ("--identity", ["budgets", "reset"]),
+        ("--identity", ["budgets", "debit", "--model", "icd", "--records", "3"]),
+    ],
+)
+def test_an_identity_that_nobody_can_have_is_refused(flag: str, arguments: list[str]) -> None:
+    """`ward-7` would find nothing and say so of somebody who is not there."""
+    from secure_infer_server.commands import admin
+
+    with pytest.raises(SettingsError, match=rf"{flag}: expected an identity that begins with cn:, .*, got 'ward-7'"):
+        admin.run([*arguments, flag, "ward-7", "--target", "127.0.0.1:1"])
 
 
 def test_the_code_is_never_an_argument(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from secure_infer_server.audit.event import Event
 from secure_infer_server.audit.log import AuditLog
 from secure_infer_server.audit.settings import AuditSettings
-from secure_infer_server.budgets import Allowance, Budgets, BudgetSettings
+from secure_infer_server.budgets import Allowance, BudgetExhausted, Budgets, BudgetSettings
 from secure_infer_server.budgets.ledger import Used
 from secure_infer_server.keys.backend import Backend
 from secure_infer_server.keys.disk import DiskBackend
@@ -82,6 +82,19 @@ def test_debits_and_resets(tmp_path: Path) -> None:
     assert left.get((WARD, OTHER), Used(0, 0)).total <= 4  # a block that was being leased as it was reset
     budgets.close()
     beside.close()
+
+
+def test_a_debit_is_of_the_total_and_outlives_the_process(tmp_path: Path) -> None:
+    budgets = opened(tmp_path)
+    assert budgets.debit(WARD, MODEL, 60) == Used(60, 0)
+    assert budgets.debit(WARD, MODEL, 60) == Used(120, 0)  # also beyond what is allowed
+    with pytest.raises(BudgetExhausted, match=r"1 records asked, 0 left of the allowance of 100 "):
+        budgets.charge(WARD, MODEL, 1)
+    budgets.charge(LAB, MODEL, 1)
+    budgets.close()
+    budgets = opened(tmp_path)
+    assert budgets.used(WARD, MODEL) == Used(120, 0)
+    budgets.close()
 
 
 def test_after_a_reset_no_more_than_the_allowance_is_had(tmp_path: Path) -> None:

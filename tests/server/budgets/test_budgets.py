@@ -133,7 +133,7 @@ def test_a_refusal_says_nothing_of_others_use(tmp_path: Path) -> None:
         with pytest.raises(BudgetExhausted) as refused:
             budgets.charge("me", MODEL, 1)
         assert "somebody" not in refused.value.message
-        assert refused.value.details.keys() == {"records", "renews"}
+        assert refused.value.details == {"records": "1", "left": "0", "renews": "2024-10-05T00:00:00Z"}
         assert refused.value.status == "RESOURCE_EXHAUSTED"
 
 
