@@ -15,7 +15,7 @@ from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
 from secure_infer_server.keys.settings import VARIABLE as KEYS_VARIABLE
 from secure_infer_server.models.registry import Registry
-from secure_infer_server.report import Part, Report, tls_part
+from secure_infer_server.report import Part, Report, metrics_part, tls_part
 from secure_infer_server.report import unread as unread_warnings
 from secure_infer_server.settings import Settings
 
@@ -62,7 +62,7 @@ def check(
             "keys": lambda: _keys(settings, configuration),
             **checks.guarding(configuration),
             "signatures": lambda: checks.signatures_part(settings.reload.signers),
-            "metrics": lambda: checks.metrics_part(metrics),
+            "metrics": lambda: metrics_part(metrics),
         }
     )
     if settings.open_inference:

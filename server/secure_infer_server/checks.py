@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from secure_infer import address as addresses
 from secure_infer.address import is_loopback
 from secure_infer.errors import SettingsError
 from secure_infer_server.audit.settings import AuditSettings
@@ -22,7 +21,7 @@ from secure_infer_server.callers.permissions import Permissions
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import CallerSettings, GuardSettings
 from secure_infer_server.models.signatures import Signers
-from secure_infer_server.report import Part
+from secure_infer_server.report import Part, metrics_warnings
 from secure_infer_server.tls import Tls
 
 
@@ -62,21 +61,11 @@ def signatures_part(signers: Path | None) -> Part:
     return True, f"models that a key of {signers} signed"
 
 
-def metrics_part(address: str | None) -> Part:
-    return (
-        (False, "no figures, no probes") if address is None else (True, f"http://{address}/metrics, /live and /ready")
-    )
-
-
 def watching(host: str, signers: Path | None, metrics: str | None) -> Iterator[str]:
     """Warnings of models that nobody vouches for, and of figures that nobody can see, or everybody."""
-    remote = not is_loopback(host)
-    if remote and signers is None:
+    if not is_loopback(host) and signers is None:
         yield "models are not signed: whoever can write to their directory decides what is served; give model_signers"
-    if remote and metrics is None:
-        yield "metrics are off: nobody is told when something is wrong; give metrics"
-    if metrics is not None and not is_loopback(addresses.parse(metrics, "--metrics")[0]):
-        yield f"metrics are plain HTTP at {metrics}: whoever can connect there reads them"
+    yield from metrics_warnings(host, metrics)
 
 
 def callers_part(callers: CallerSettings | None) -> Part:

@@ -244,7 +244,11 @@ def test_a_dealer_can_be_checked(
 ) -> None:
     tls = 'tls_cert = "pki/dealer.pem"\ntls_key = "pki/dealer.key"\nclient_ca = "pki/ca.pem"\n'
     status, found = checked("dealer", written('listen = "0.0.0.0:7000"\n' + tls), capsys)
-    assert (status, set(found["on"]), found["warnings"]) == (0, {"listening", "tls"}, [])
+    assert (status, set(found["on"]), set(found["off"])) == (0, {"listening", "tls"}, {"metrics"})
+    assert found["warnings"] == ["metrics are off: nobody is told when something is wrong; give metrics"]
+    tls += 'metrics = "127.0.0.1:9100"\n'
+    status, found = checked("dealer", written('listen = "0.0.0.0:7000"\n' + tls), capsys)
+    assert (status, set(found["on"]), found["warnings"]) == (0, {"listening", "tls", "metrics"}, [])
     monkeypatch.setenv("SECURE_INFER_LISTEN", "0.0.0.0:7001")
     monkeypatch.setenv("SECURE_INFER_DEALER", "x")
     status, found = checked("dealer", written('listen = "0.0.0.0:7000"\n' + tls), capsys)

@@ -18,7 +18,7 @@ from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import DealerMetrics
 from secure_infer_server.mpc.roles import Role
 from secure_infer_server.observe.collectors import StateMetrics
-from secure_infer_server.report import Report, tls_part, unread
+from secure_infer_server.report import Report, metrics_part, metrics_warnings, tls_part, unread
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     options, _ = flags.options(parser, arguments, os.environ, lambda path: flags.alone(parser, path))
     listening = authenticated.listening(options, Role.DEALER, "for a dealer")
     if options.check_config:
-        return _check(listening, as_json=options.json)
+        return _check(listening, options.metrics, as_json=options.json)
     process = DealerProcess(listening)
     with observed.observed(options) as seen:
         generators.forbid()
@@ -60,9 +60,16 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _check(listening: Listening, *, as_json: bool) -> int:
-    report = Report(warnings=list(unread(flags.unread(_parser(), os.environ))))
+def _check(listening: Listening, metrics: str | None, *, as_json: bool) -> int:
+    variables = flags.unread(_parser(), os.environ)
+    report = Report(warnings=[*metrics_warnings(listening.host, metrics), *unread(variables)])
     where = f"at {listening.host}:{listening.port}"
-    report.look({"listening": lambda: (True, where), "tls": lambda: tls_part(listening.tls)})
+    report.look(
+        {
+            "listening": lambda: (True, where),
+            "tls": lambda: tls_part(listening.tls),
+            "metrics": lambda: metrics_part(metrics),
+        }
+    )
     sys.stdout.write(report.text(as_json=as_json) + "\n")
     return report.status

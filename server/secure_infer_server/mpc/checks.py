@@ -13,7 +13,7 @@ from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
 from secure_infer_server.mpc.models import PartyModels
 from secure_infer_server.mpc.process import PartySettings
-from secure_infer_server.report import Part, Report, tls_part
+from secure_infer_server.report import Part, Report, metrics_part, tls_part
 from secure_infer_server.report import unread as unread_warnings
 
 
@@ -38,7 +38,7 @@ def check(
             "links": lambda: _links(settings),
             **checks.guarding(configuration),
             "signatures": lambda: checks.signatures_part(signers),
-            "metrics": lambda: checks.metrics_part(metrics),
+            "metrics": lambda: metrics_part(metrics),
         }
     )
     if configuration is not None:
