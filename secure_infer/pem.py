@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from secure_infer.errors import SettingsError
@@ -21,9 +21,18 @@ def certificates(what: str, source: Source) -> bytes:
     return data
 
 
-def leaf(what: str, source: Source) -> x509.Certificate:
-    """The first certificate of a chain, which is its holder's. Raises SettingsError."""
-    return _chain(what, source, _read(what, source))[0]
+def chain(what: str, source: Source) -> list[x509.Certificate]:
+    """One or more certificates; of a chain, the first is its holder's. Raises SettingsError."""
+    return _chain(what, source, _read(what, source))
+
+
+def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether that CA signed it itself."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def key_pair(what_key: str, key: Source, what_chain: str, chain: Source) -> tuple[bytes, bytes]:

@@ -11,8 +11,11 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +50,17 @@ def page() -> str:
     return PAGE.read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page(), flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str | None = None) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page() if text is None else text, flags=re.DOTALL | re.MULTILINE)
+
+
+def parts() -> tuple[str, str]:
+    """The walk of three operators, which is one of its own, and the rest of the page."""
+    before, heading, rest = page().partition("\n## Two parties and a dealer\n")
+    walk, following, after = rest.partition("\n## ")
+    assert heading
+    assert following
+    return walk, before + following + after
 
 
 def test_stolen_models_agree_as_measured() -> None:
@@ -188,32 +200,109 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_the_commands_run(home: Path) -> None:
-    """All of them, one after the other."""
-    binaries = home / "bin"
-    binaries.mkdir()
-    (binaries / "secure-infer").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m secure_infer.cli "$@"\n')
-    (binaries / "secure-infer").chmod(0o755)
+    """All of them, one after the other, but for those of two parties."""
     # The example's directories are the machine's.
     system = {"/var/lib/secure-infer": home / "lib", "/var/log/secure-infer": home / "varlog"}
     for directory in system.values():
         directory.mkdir()
-    program = "set -eu\n" + "".join(blocks("sh"))
     edits = "".join(f"s#{name}#{directory}#;" for name, directory in system.items())
-    program = program.replace(
+    program = "".join(blocks("sh", parts()[1])).replace(
         "secure-infer serve --config", f"sed -i '{edits}' server/server.toml\nsecure-infer serve --config"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC")}
-    environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "SOURCE": str(ROOT)}
+    said = run(program, home, ROOT)
+    for each in ("on       signatures", "on       callers", "on       budgets", "on       audit", "holds:"):
+        assert each in said, said
+    assert "warning" not in said
+    assert (home / "budgets.backup").exists()
+
+
+def test_the_walk_of_two_parties_runs(home: Path) -> None:
+    """Three operators and a client, as they are told to; on one machine, so with addresses and directories of its own."""
+    hosts = {
+        name: f"localhost:{port}"
+        for name, port in zip(
+            ("party-0.example:7443", "party-1.example:7443", "party-0.example:7444", "dealer.example:7000"),
+            free_ports(4),
+            strict=True,
+        )
+    }
+    clients_0, clients_1, link, dealing = (found.replace("localhost", "127.0.0.1") for found in hosts.values())
+    listening = {
+        "party-0": {"0.0.0.0:7443": clients_0, "0.0.0.0:7444": link},
+        "party-1": {"0.0.0.0:7443": clients_1},
+        "dealer": {"0.0.0.0:7000": dealing},
+    }
+    examples = home / "source" / "server" / "deploy" / "config"
+    shutil.copytree(ROOT / "server" / "deploy" / "config", examples)
+    for name, addresses in listening.items():
+        for directory in ("lib", "log"):
+            (home / "var" / name / directory).mkdir(parents=True)
+        text = (examples / f"{name}.toml").read_text()
+        for written, meant in {**addresses, "127.0.0.1:9100": "127.0.0.1:0"}.items():
+            assert written in text
+            text = text.replace(written, meant)
+        text = re.sub(r"/var/(lib|log)/secure-infer", rf"{home}/var/{name}/\1", text)
+        (examples / f"{name}.toml").write_text(text)
+    program = "".join(blocks("sh", parts()[0]))
+    for name, found in hosts.items():
+        assert name in program
+        program = program.replace(name, found)
+    said = run(re.sub(r"[a-z0-9-]+\.example\b", "localhost", program), home, home / "source")
+    for each in (
+        "half of party         0",
+        "half of party         1",
+        "awaits party 1",
+        "finds party 0",
+        "on       listening",
+    ):
+        assert each in said, said
+    assert said.count("signature verified    True") == 2
+    assert not re.findall(r"^(?:warning  |error    |off      |FAIL).*", said, flags=re.MULTILINE)
+    assert "\nall well\n" in said
+    assert re.search(r"Acute appendicitis with perforation +\d.*XI Digestive system", said)
+    assert re.search(r"Fracture of the left femur +\d.*XIX Injury and poisoning", said)
+    assert not [name for name in listening if list((home / name).rglob("*.head"))]
+    logs = {name: (home / f"{name}.log").read_text() for name in listening}
+    assert "epoch" in logs["dealer"]
+    for each in ("connected to the dealer", "4 of 4 lanes are up"):
+        assert each in logs["party-0"]
+        assert each in logs["party-1"]
+
+
+def run(program: str, home: Path, source: Path) -> str:
+    """What a page's shell prints, in `home`, with the commands and the project that the page takes for granted."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
-    done = subprocess.run(
-        ["bash", "-c", program], cwd=home, env=environment, capture_output=True, text=True, timeout=120
+    binaries = home / "bin"
+    binaries.mkdir()
+    (binaries / "secure-infer").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m secure_infer.cli "$@"\n')
+    (binaries / "secure-infer").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC")}
+    environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "SOURCE": str(source)}
+    # A group of its own, which ends with whatever the page left running.
+    started = subprocess.Popen(
+        ["bash", "-c", f"set -eu\n{program}"],
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    for said in ("on       signatures", "on       callers", "on       budgets", "on       audit", "holds:"):
-        assert said in done.stdout, done.stdout
-    assert "warning" not in done.stdout
-    assert (home / "budgets.backup").exists()
+    try:
+        out, err = started.communicate(timeout=240)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+    assert started.returncode == 0, out + err
+    return out
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in held]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from secure_infer_server.guarded import GuardSettings
 from secure_infer_server.keys import disk
 from secure_infer_server.keys.settings import VARIABLE as KEYS_VARIABLE
 from secure_infer_server.models.registry import Registry
-from secure_infer_server.report import Part, Report, tls_part
+from secure_infer_server.report import Part, Report, metrics_part, tls_part, tls_warnings
 from secure_infer_server.report import unread as unread_warnings
 from secure_infer_server.settings import Settings
 
@@ -43,8 +43,9 @@ def warnings(
     served."""
     guards = GuardSettings() if configuration is None else configuration.guards
     yield from checks.exposure(settings.host, settings.tls, guards)
+    yield from tls_warnings(settings.tls)
     yield from checks.watching(settings.host, settings.reload.signers, metrics)
-    yield from checks.files(configuration, settings.tls, settings.models, settings.reload)
+    yield from checks.files(configuration, settings.models, settings.reload)
     if settings.plaintext_baseline:
         yield "the plaintext baseline is on: rows can be asked in the clear; for benchmarks, never for patients"
     if not is_loopback(settings.host) and not _keeps_keys(settings):
@@ -64,7 +65,7 @@ def check(
             "keys": lambda: _keys(settings, configuration),
             **checks.guarding(configuration, settings.tls, served, report),
             "signatures": lambda: checks.signatures_part(settings.reload),
-            "metrics": lambda: checks.metrics_part(metrics),
+            "metrics": lambda: metrics_part(metrics),
         }
     )
     if settings.open_inference:

@@ -6,10 +6,9 @@ Everything is read and nothing is written, so that a process may be running with
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from secure_infer import address as addresses
 from secure_infer.address import is_loopback
 from secure_infer.errors import SettingsError
 from secure_infer_server import modes
@@ -18,14 +17,14 @@ from secure_infer_server.audit.settings import AuditSettings
 from secure_infer_server.audit.signing import Signer
 from secure_infer_server.budgets import Allowance
 from secure_infer_server.budgets.ledger import Ledger
-from secure_infer_server.callers import own, transport, unmet
+from secure_infer_server.callers import unmet
 from secure_infer_server.callers.authenticator import Authenticator
 from secure_infer_server.callers.permissions import Permissions
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import CallerSettings, GuardSettings
 from secure_infer_server.models.settings import ReloadSettings
 from secure_infer_server.models.signatures import Signers
-from secure_infer_server.report import Part, Report
+from secure_infer_server.report import Part, Report, metrics_warnings
 from secure_infer_server.tls import Tls
 
 
@@ -44,14 +43,10 @@ def exposure(host: str, tls: Tls | None, guards: GuardSettings) -> Iterator[str]
         yield "the audit log is off: nothing says afterwards who asked what"
     if audit is not None and audit.key_file.resolve().is_relative_to(audit.directory.resolve()):
         yield f"the audit key {audit.key_file} is in the log's directory: who can rewrite the log can sign it; keep it elsewhere"
-    if tls is not None and os.environ.get(transport.VARIABLE) != transport.SUITE:
-        yield f"TLS 1.2 is taken as well: {transport.VARIABLE} is set to something else; unset it"
 
 
-def files(configuration: Configuration | None, tls: Tls | None, models: Path, reload: ReloadSettings) -> Iterator[str]:
-    """Warnings of files that others could read or change, and of a certificate that ends soon."""
-    if tls is not None:
-        yield from own.ending(tls.certificate)
+def files(configuration: Configuration | None, models: Path, reload: ReloadSettings) -> Iterator[str]:
+    """Warnings of files that others could read or change."""
     trusted: list[Path | None] = [models, reload.signers, reload.serials]
     if configuration is not None:
         guards = configuration.guards
@@ -64,13 +59,7 @@ def files(configuration: Configuration | None, tls: Tls | None, models: Path, re
             trusted += [guards.budgets.path.parent, guards.budgets.path]
         if guards.audit is not None:
             trusted.append(guards.audit.directory)
-    yield from exposed(tls, trusted, () if configuration is None else [configuration.keys.redis])
-
-
-def exposed(tls: Tls | None, trusted: Iterable[Path | None] = (), secret: Iterable[Path | None] = ()) -> Iterator[str]:
-    """As `modes.warnings`, with the files of TLS."""
-    key, others = (None, []) if tls is None else (tls.key, [tls.certificate, tls.client_ca])
-    yield from modes.warnings([key, *secret], [*others, *trusted])
+    yield from modes.warnings([] if configuration is None else [configuration.keys.redis], trusted)
 
 
 def guarding(
@@ -98,26 +87,11 @@ def signatures_part(reload: ReloadSettings) -> Part:
     return True, f"models that a key of {reload.signers} signed, and none older than {reload.serials} remembers"
 
 
-def metrics_part(address: str | None) -> Part:
-    return (
-        (False, "no figures, no probes") if address is None else (True, f"http://{address}/metrics, /live and /ready")
-    )
-
-
 def watching(host: str, signers: Path | None, metrics: str | None) -> Iterator[str]:
     """Warnings of models that nobody vouches for, and of figures that nobody can see, or everybody."""
-    remote = not is_loopback(host)
-    if remote and signers is None:
+    if not is_loopback(host) and signers is None:
         yield "models are not signed: whoever can write to their directory decides what is served; give model_signers"
-    if remote and metrics is None:
-        yield "metrics are off: nobody is told when something is wrong; give metrics"
-    yield from plain_metrics(metrics)
-
-
-def plain_metrics(metrics: str | None) -> Iterator[str]:
-    """A warning of figures that more than this machine can read."""
-    if metrics is not None and not is_loopback(addresses.parse(metrics, "--metrics")[0]):
-        yield f"metrics are plain HTTP at {metrics}: whoever can connect there reads them"
+    yield from metrics_warnings(host, metrics)
 
 
 def _callers(callers: CallerSettings | None, tls: Tls | None, models: Sequence[str], report: Report) -> Part:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
+from secure_infer import address as addresses
+from secure_infer.address import is_loopback
 from secure_infer.errors import SecureInferError, SettingsError
+from secure_infer_server import modes
+from secure_infer_server.callers import own, transport
 from secure_infer_server.callers.credentials import server_credentials
 from secure_infer_server.tls import Tls
 
@@ -74,3 +79,29 @@ def tls_part(tls: Tls | None) -> Part:
         True,
         f"{tls.certificate}, {'of clients that a CA signed' if tls.client_ca else 'without client certificates'}",
     )
+
+
+def tls_warnings(tls: Tls | None, *, mutual: bool = False) -> Iterator[str]:
+    """Of what holds and is seldom meant. mutual: whether those who come have its CA, as between parties and dealer."""
+    if tls is None:
+        return
+    yield from own.ending(tls.certificate)
+    if mutual and tls.client_ca is not None:
+        yield from own.foreign(tls.certificate, tls.client_ca)
+    if os.environ.get(transport.VARIABLE) != transport.SUITE:
+        yield f"TLS 1.2 is taken as well: {transport.VARIABLE} is set to something else; unset it"
+    yield from modes.warnings([tls.key], [tls.certificate, tls.client_ca])
+
+
+def metrics_part(address: str | None) -> Part:
+    return (
+        (False, "no figures, no probes") if address is None else (True, f"http://{address}/metrics, /live and /ready")
+    )
+
+
+def metrics_warnings(host: str, metrics: str | None) -> Iterator[str]:
+    """Of figures that nobody can see, or everybody. host: where calls come; metrics: where they are served."""
+    if metrics is None and not is_loopback(host):
+        yield "metrics are off: nobody is told when something is wrong; give metrics"
+    if metrics is not None and not is_loopback(addresses.parse(metrics, "--metrics")[0]):
+        yield f"metrics are plain HTTP at {metrics}: whoever can connect there reads them"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from secure_infer_server.audit.signing import Signer
 from secure_infer_server.commands import certs, dealer, party, serve, sign_model
+from secure_infer_server.observe.endpoint import MetricsServer
 from shared import linear_head
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,12 @@ EXAMPLES = {"ckks": "server", "party-0": "party-0", "party-1": "party-1", "deale
 
 def example(service: str) -> dict[str, Any]:
     return tomllib.loads((DEPLOY / "config" / f"{EXAMPLES[service]}.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = pytest.importorskip("yaml").safe_load((DEPLOY / "compose.yaml").read_text())
+    return found
 
 
 # Configurations.
@@ -60,8 +68,8 @@ def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("service", OPERATORS)
-def test_examples_hold(service: str, etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def checked(service: str, etc: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What --check-config finds of an example."""
     if service.startswith("party"):
         for suffix in ("pem", "key"):
             shutil.copy(etc / "pki" / f"{service.replace('-', '')}.{suffix}", etc / f"party.{suffix}")
@@ -70,10 +78,31 @@ def test_examples_hold(service: str, etc: Path, capsys: pytest.CaptureFixture[st
     (etc / "it.toml").write_text(text)
     capsys.readouterr()
     status = COMMANDS[OPERATORS[service]].run(["--config", str(etc / "it.toml"), "--check-config", "--json"])
-    found = json.loads(capsys.readouterr().out)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert (status, found["errors"], found["off"]) == (0, [], {})
-    assert not [text for text in found["warnings"] if "TLS 1.2" not in text]
     assert not list((etc / "lib").iterdir())  # nothing was written
+    found["warnings"] = [text for text in found["warnings"] if "TLS 1.2" not in text]
+    return found
+
+
+@pytest.mark.parametrize("service", OPERATORS)
+def test_examples_hold(service: str, etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not checked(service, etc, capsys)["warnings"]
+
+
+@pytest.mark.parametrize("service", OPERATORS)
+def test_examples_hold_in_containers(
+    service: str,
+    etc: Path,
+    compose: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in compose["services"][service]["environment"].items():
+        monkeypatch.setenv(name, value)
+    found = checked(service, etc, capsys)
+    assert found["on"]["metrics"] == "http://0.0.0.0:9100/metrics, /live and /ready"
+    assert found["warnings"] == ["metrics are plain HTTP at 0.0.0.0:9100: whoever can connect there reads them"]
 
 
 def test_every_example_is_tried() -> None:
@@ -111,11 +140,26 @@ def test_the_image_has_what_runs_and_no_more() -> None:
     assert "uninstall --yes setuptools wheel pip" in next(rest for word, rest in last if word == "RUN")
     assert json.loads(said["ENTRYPOINT"]) == ["secure-infer"]
     assert json.loads(said["CMD"])[0] == "serve"
-    probe = json.loads(next(rest for word, rest in last if word == "HEALTHCHECK").partition("CMD ")[2])
+
+
+def probe() -> list[str]:
+    """The image's health check."""
+    found = next(rest for word, rest in instructions() if word == "HEALTHCHECK").partition("CMD ")[2]
+    return [sys.executable, *json.loads(found)[1:]]
+
+
+def test_the_health_check_asks_where_metrics_are(compose: dict[str, Any]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SECURE_INFER")}
     for service in OPERATORS:
         assert example(service)["metrics"] == "127.0.0.1:9100"
-    assert "http://127.0.0.1:9100/ready" in probe[-1]
-    compile(probe[-1], "HEALTHCHECK", "exec")
+    assert "or '127.0.0.1:9100'" in probe()[-1]
+    host = compose["services"]["ckks"]["environment"]["SECURE_INFER_METRICS"].partition(":")[0]
+    with MetricsServer(f"{host}:0") as metrics:
+        asked = {**environment, "SECURE_INFER_METRICS": metrics.address}
+        for ready in (False, True):
+            metrics.ready = lambda ready=ready: ready
+            done = subprocess.run(probe(), env=asked, capture_output=True, timeout=30)
+            assert (done.returncode == 0) == ready, done.stderr
 
 
 def test_the_wheel_takes_what_the_image_copies() -> None:
@@ -130,12 +174,6 @@ def test_the_wheel_takes_what_the_image_copies() -> None:
 # Operators apart.
 
 
-@pytest.fixture(scope="module")
-def compose() -> dict[str, Any]:
-    found: dict[str, Any] = pytest.importorskip("yaml").safe_load((DEPLOY / "compose.yaml").read_text())
-    return found
-
-
 def test_the_compose_file_is_one(compose: dict[str, Any]) -> None:
     pytest.importorskip("compose_spec").PyCompose.from_json(json.dumps(compose))
     assert set(compose["services"]) == set(OPERATORS)
@@ -147,33 +185,39 @@ def test_a_container_can_do_little(compose: dict[str, Any], service: str) -> Non
     assert (found["read_only"], found["cap_drop"], found["user"]) == (True, ["ALL"], "10001:10001")
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert int(found["stop_grace_period"].removesuffix("s")) > example(service)["drain"]
-    assert not {"privileged", "network_mode", "pid", "devices", "environment"} & set(found)
+    assert not {"privileged", "network_mode", "pid", "devices"} & set(found)
+    assert found["environment"].keys() == {"SECURE_INFER_METRICS"}
     assert found["profiles"] == [service]
 
 
 @pytest.mark.parametrize("service", OPERATORS)
 def test_an_operator_has_its_own_files_alone(compose: dict[str, Any], service: str) -> None:
-    found, targets = compose["services"][service], set()
-    for kind in ("configs", "secrets"):
-        for entry in found[kind]:
-            assert entry["source"].startswith(f"{service}-")
-            assert compose[kind][entry["source"]]["file"].startswith(f"./{service}/")
-            targets.add(entry["target"])
-    for volume in found.get("volumes", []):
-        source, target, *_ = volume.split(":")
-        assert source.startswith((f"./{service}/", f"{service}-"))
-        targets.add(target)
-    # What the configuration names is there.
-    config, kind = example(service), OPERATORS[service]
+    """One directory, as a whole: a file mounted by itself would not be seen again after a rename."""
+    found, (etc, *volumes) = compose["services"][service], compose["services"][service]["volumes"]
+    assert etc == {
+        "type": "bind",
+        "source": f"./{service}",
+        "target": "/etc/secure-infer",
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+    assert not {"configs", "secrets", "env_file", "volumes_from"} & set(found)
+    assert not {"configs", "secrets"} & set(compose)
+    places = {"/var/lib/secure-infer": f"{service}-state", "/var/log/secure-infer": f"{service}-log"}
+    mounted = dict(volume.split(":")[::-1] for volume in volumes)
+    assert mounted == ({} if service == "dealer" else places)
+    assert all(compose["volumes"][name] == {} for name in mounted.values())
+    # What the configuration names is in these.
+    config = example(service)
     named = [config[name] for name in ("models", "tls_cert", "tls_key", "client_ca", "model_signers") if name in config]
     if "audit" in config:
         callers = config["callers"]
         named += [callers["policy"], callers["second_factor"]["secrets"], config["audit"]["key"]]
-    assert {f"/etc/secure-infer/{name}" for name in (*named, f"{kind}.toml")} == {
-        t for t in targets if t.startswith("/etc")
-    }
-    secret = {entry["target"] for entry in found["secrets"]}
-    assert secret == {target for target in targets if target.endswith((".key", "otp.toml"))}
+        written = [config["budgets"]["path"], config["model_serials"], config["audit"]["directory"]]
+        assert all(any(Path(each).is_relative_to(place) for place in mounted) for each in written)
+    assert all(Path(name).name == name for name in named)
+    kind = OPERATORS[service]
+    assert found["command"] == ["serve" if kind == "server" else kind, "--config", f"/etc/secure-infer/{kind}.toml"]
 
 
 def test_networks_join_who_has_to_meet(compose: dict[str, Any]) -> None:
@@ -185,6 +229,15 @@ def test_networks_join_who_has_to_meet(compose: dict[str, Any]) -> None:
         frozenset({"dealer", "party-1"}): {"dealing-1"},
     }
     assert not [name for name in networks["dealer"] if name.startswith("clients")]
+
+
+def test_metrics_are_for_a_network_of_their_own(compose: dict[str, Any]) -> None:
+    for service in OPERATORS:
+        found = compose["services"][service]
+        assert [name for name in found["networks"] if name.startswith("monitoring")] == [f"monitoring-{service}"]
+        assert compose["networks"][f"monitoring-{service}"] == {"internal": True}
+        port = found["environment"]["SECURE_INFER_METRICS"].rpartition(":")[2]
+        assert port not in {published.rpartition(":")[2] for published in found["ports"]}
 
 
 # Units.

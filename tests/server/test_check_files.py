@@ -192,3 +192,11 @@ def test_a_dealer_says_the_same_of_its_files(checked: Checked, home: Path) -> No
     assert holds(found["warnings"], "metrics are plain HTTP at 0.0.0.0:9100")
     assert found["on"]["metrics"] == "http://0.0.0.0:9100/metrics, /live and /ready"
     assert "metrics" in checked(text, dealer)["off"]
+
+
+def test_parties_and_dealers_want_one_ca(checked: Checked, home: Path) -> None:
+    """Between them, whoever has a certificate of another CA is refused; each one's file by itself is fine."""
+    (home / "both.pem").write_bytes((home / "pki" / "ca.pem").read_bytes() + (home / "short" / "ca.pem").read_bytes())
+    for authority, foreign in (("pki/ca.pem", False), ("short/ca.pem", True), ("both.pem", False)):
+        text = f'listen = "127.0.0.1:0"\ntls_cert = "pki/dealer.pem"\ntls_key = "pki/dealer.key"\nclient_ca = "{authority}"\n'
+        assert holds(checked(text, dealer)["warnings"], "dealer.pem is of another CA than ", authority) is foreign

@@ -12,6 +12,7 @@ import pytest
 
 from secure_infer.errors import SettingsError
 from secure_infer_server import config, flags
+from secure_infer_server.callers import transport
 from secure_infer_server.commands import certs, dealer, party, serve
 from secure_infer_server.keys.settings import KeySettings
 from shared import linear_head
@@ -242,9 +243,14 @@ def test_a_party_can_be_checked(written: Written, capsys: pytest.CaptureFixture[
 def test_a_dealer_can_be_checked(
     written: Written, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(transport.VARIABLE, transport.SUITE)
     tls = 'tls_cert = "pki/dealer.pem"\ntls_key = "pki/dealer.key"\nclient_ca = "pki/ca.pem"\n'
     status, found = checked("dealer", written('listen = "0.0.0.0:7000"\n' + tls), capsys)
-    assert (status, set(found["on"]), found["warnings"]) == (0, {"listening", "tls"}, [])
+    assert (status, set(found["on"]), set(found["off"])) == (0, {"listening", "tls"}, {"metrics"})
+    assert found["warnings"] == ["metrics are off: nobody is told when something is wrong; give metrics"]
+    tls += 'metrics = "127.0.0.1:9100"\n'
+    status, found = checked("dealer", written('listen = "0.0.0.0:7000"\n' + tls), capsys)
+    assert (status, set(found["on"]), found["warnings"]) == (0, {"listening", "tls", "metrics"}, [])
     monkeypatch.setenv("SECURE_INFER_LISTEN", "0.0.0.0:7001")
     monkeypatch.setenv("SECURE_INFER_DEALER", "x")
     status, found = checked("dealer", written('listen = "0.0.0.0:7000"\n' + tls), capsys)

@@ -27,7 +27,7 @@ def days_left(certificate: x509.Certificate) -> float:
 def require_for_servers(path: Path) -> None:
     """Raise SettingsError for a chain whose first certificate is not for servers: every client would refuse it."""
     try:
-        usages = pem.leaf("--tls-cert", path).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        usages = pem.chain("--tls-cert", path)[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return  # for anything
     if not any(usage in usages for usage in _SERVERS):
@@ -36,10 +36,21 @@ def require_for_servers(path: Path) -> None:
         )
 
 
+def foreign(path: Path, authority: Path) -> Iterator[str]:
+    """A warning of a chain that no CA of the other file signed; nothing of files that hold no certificates."""
+    try:
+        last = pem.chain("--tls-cert", path)[-1]
+        trusted = pem.chain("--client-ca", authority)
+    except SettingsError:
+        return
+    if not any(pem.is_signed_by(last, each) for each in trusted):
+        yield f"{path} is of another CA than {authority}: whoever trusts that one alone will refuse this process"
+
+
 def ending(path: Path) -> Iterator[str]:
     """A warning of a certificate that ends soon; nothing of a file that holds none."""
     try:
-        found = pem.leaf("--tls-cert", path)
+        found = pem.chain("--tls-cert", path)[0]
     except SettingsError:
         return
     if days_left(found) < SOON_DAYS:

@@ -10,15 +10,14 @@ import os
 import sys
 
 from secure_infer.mpc import generators
-from secure_infer_server import checks, flags
-from secure_infer_server.callers import own
+from secure_infer_server import flags
 from secure_infer_server.commands import authenticated, observed, ready
 from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import DealerMetrics
 from secure_infer_server.mpc.roles import Role
 from secure_infer_server.observe.collectors import CertificateMetrics, StateMetrics
-from secure_infer_server.report import Report, tls_part, unread
+from secure_infer_server.report import Report, metrics_part, metrics_warnings, tls_part, tls_warnings, unread
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,15 +53,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(listening: Listening, metrics: str | None, *, as_json: bool) -> int:
+    variables, tls = flags.unread(_parser(), os.environ), listening.tls
+    warnings = [*tls_warnings(tls, mutual=True), *metrics_warnings(listening.host, metrics), *unread(variables)]
+    report = Report(warnings=warnings)
     where = f"at {listening.host}:{listening.port}"
-    report = Report(warnings=[*checks.plain_metrics(metrics), *unread(flags.unread(_parser(), os.environ))])
-    if listening.tls is not None:
-        report.warnings += [*own.ending(listening.tls.certificate), *checks.exposed(listening.tls)]
     report.look(
         {
             "listening": lambda: (True, where),
-            "tls": lambda: tls_part(listening.tls),
-            "metrics": lambda: checks.metrics_part(metrics),
+            "tls": lambda: tls_part(tls),
+            "metrics": lambda: metrics_part(metrics),
         }
     )
     sys.stdout.write(report.text(as_json=as_json) + "\n")

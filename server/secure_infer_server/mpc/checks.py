@@ -13,7 +13,7 @@ from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
 from secure_infer_server.mpc.models import PartyModels
 from secure_infer_server.mpc.process import PartySettings
-from secure_infer_server.report import Part, Report, tls_part
+from secure_infer_server.report import Part, Report, metrics_part, tls_part, tls_warnings
 from secure_infer_server.report import unread as unread_warnings
 
 
@@ -27,8 +27,9 @@ def check(
     report = Report(
         warnings=[
             *checks.exposure(listening.host, listening.tls, guards),
+            *tls_warnings(listening.tls, mutual=True),
             *checks.watching(listening.host, settings.reload.signers, metrics),
-            *checks.files(configuration, listening.tls, settings.models, settings.reload),
+            *checks.files(configuration, settings.models, settings.reload),
             *unread_warnings(unread),
         ]
     )
@@ -39,7 +40,7 @@ def check(
             "links": lambda: _links(settings),
             **checks.guarding(configuration, listening.tls, served, report),
             "signatures": lambda: checks.signatures_part(settings.reload),
-            "metrics": lambda: checks.metrics_part(metrics),
+            "metrics": lambda: metrics_part(metrics),
         }
     )
     if configuration is not None:

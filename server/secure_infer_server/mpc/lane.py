@@ -256,7 +256,10 @@ def opened(
         raise
     except PeerFailure as error:
         transport.close()
-        raise PeerFailure(f"{error.message}, while a lane was made; the other party's log may say more") from None
+        told = "the other party's log may say more"
+        if hello.party == 1:  # it is the one that comes
+            told += ", and --peer has to be where it awaits a party, not where clients come"
+        raise PeerFailure(f"{error.message}, while a lane was made; {told}") from None
     except BaseException:
         transport.close()
         raise

@@ -17,9 +17,10 @@ from collections.abc import Callable
 
 from secure_infer.address import is_loopback, parse
 from secure_infer.errors import PeerFailure, SettingsError
+from secure_infer_server.callers.watched import Watched
 from secure_infer_server.mpc.frames import INSTANCE_BYTES, Hello, Misfit
 from secure_infer_server.mpc.lane import Lane, Patience, fresh_hello, opened
-from secure_infer_server.mpc.transport import Security, Transport, security
+from secure_infer_server.mpc.transport import Security, Transport, watched
 from secure_infer_server.tls import Tls
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Lanes:
             raise SettingsError(f"--peer: without TLS parties talk on loopback only, got {host}")
         if not 1 <= lanes <= MAX_LANES:
             raise SettingsError(f"lanes: expected 1 to {MAX_LANES}, got {lanes}")
-        self._security: Security | None = None if tls is None else security(tls, party)
+        self._security: Watched[Security] | None = None if tls is None else watched(tls, party)
         self._party, self._lanes, self._patience = party, lanes, patience
         self._changed = threading.Condition()
         self._up: dict[int, Lane] = {}
@@ -81,7 +82,11 @@ class Lanes:
 
     def _made(self, transport: Transport, number: int = 0) -> Lane:
         hello = fresh_hello(self._party, number, self._lanes, self._instance)
-        return opened(transport, self._security, hello, self._patience, self._vet)
+        if self._security is not None:
+            self._security.refresh()  # renewed since: this lane has the new certificate, those that stand keep theirs
+        return opened(
+            transport, None if self._security is None else self._security.value, hello, self._patience, self._vet
+        )
 
     def _vet(self, hello: Hello) -> None:
         """Raise Misfit unless a lane of that party 1 is to be taken in."""

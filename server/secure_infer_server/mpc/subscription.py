@@ -22,6 +22,7 @@ from secure_infer import address as addresses
 from secure_infer import pem
 from secure_infer.errors import PrivacyRefused, SecureInferError
 from secure_infer.v1 import mpc_pb2, mpc_pb2_grpc
+from secure_infer_server.callers.watched import Watched
 from secure_infer_server.mpc import recipes, roles
 from secure_infer_server.mpc.endpoint import KEEPALIVE, Identity
 
@@ -58,9 +59,7 @@ class Subscription:
         self._host = addresses.parse(address, "--dealer")[0].strip("[]")
         self._port = addresses.parse(address, "--dealer")[1]
         self._party, self._address, self._identity, self._receiver = party, address, identity, receiver
-        if identity is not None:
-            self._authority = pem.certificates("--client-ca", identity.authority)
-            self._pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
+        self._files = None if identity is None else _watched(identity)
         self._closed = threading.Event()
         self._call: grpc.Call | None = None
         self._begun = False  # whether the dealer has taken the stream
@@ -139,14 +138,16 @@ class Subscription:
         options = [("grpc.max_receive_message_length", recipes.MAX_MESSAGE), *KEEPALIVE]
         if addresses.is_loopback(self._host):
             options.append(("grpc.enable_http_proxy", 0))
-        if self._identity is None:
+        if self._identity is None or self._files is None:
             return grpc.insecure_channel(self._address, options)
-        credentials = grpc.ssl_channel_credentials(self._dealer_certificate(self._identity), *self._pair)
+        self._files.refresh()  # renewed since: this stream has the new certificate
+        authority, *pair = self._files.value
+        credentials = grpc.ssl_channel_credentials(self._dealer_certificate(self._identity, authority), *pair)
         return grpc.secure_channel(self._address, credentials, options)
 
-    def _dealer_certificate(self, identity: Identity) -> bytes:
+    def _dealer_certificate(self, identity: Identity, authority: bytes) -> bytes:
         """The verified certificate of the dealer, PEM. Raises PrivacyRefused when its role is another, OSError."""
-        context = ssl.create_default_context(cadata=self._authority.decode())
+        context = ssl.create_default_context(cadata=authority.decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(["h2"])
         context.load_cert_chain(identity.certificate, identity.key)
@@ -160,3 +161,14 @@ class Subscription:
             found = "no role, an unknown one, or several" if role is None else role.short
             raise PrivacyRefused(f"certificate: expected a dealer's at {self._address}, it has the role {found}")
         return ssl.DER_cert_to_PEM_cert(data).encode()
+
+
+def _watched(identity: Identity) -> Watched[tuple[bytes, bytes, bytes]]:
+    """PEM of the authority, this party's key and its certificate, to be read again when the files change."""
+
+    def read() -> tuple[bytes, bytes, bytes]:
+        pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
+        return pem.certificates("--client-ca", identity.authority), *pair
+
+    files = [identity.certificate, identity.key, identity.authority]
+    return Watched("certificates of the way to the dealer", read, lambda: files)

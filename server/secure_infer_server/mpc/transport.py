@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from secure_infer import pem
 from secure_infer.errors import PeerFailure, SettingsError
+from secure_infer_server.callers.watched import Watched
 from secure_infer_server.mpc import roles
 from secure_infer_server.mpc.roles import Role
 from secure_infer_server.tls import Tls
@@ -55,6 +56,12 @@ def security(tls: Tls, party: int) -> Security:
     context.load_verify_locations(tls.client_ca)
     context.load_cert_chain(tls.certificate, tls.key)
     return Security(context, roles.of_party(1 - party))
+
+
+def watched(tls: Tls, party: int) -> Watched[Security]:
+    """The same, to be read again when the files change: what does not fit together is logged, and the earlier stays."""
+    files = [file for file in (tls.certificate, tls.key, tls.client_ca) if file is not None]
+    return Watched("certificates of the link to the other party", lambda: security(tls, party), lambda: files)
 
 
 class Transport:

@@ -77,7 +77,7 @@ class CertificateMetrics(Collector):
         if self._path is None:
             return
         try:
-            ends = pem.leaf("--tls-cert", self._path).not_valid_after_utc.timestamp()
+            ends = pem.chain("--tls-cert", self._path)[0].not_valid_after_utc.timestamp()
         except SettingsError:
             ends = 0.0  # to be looked at as much as one that ended
         yield gauge("certificate_not_after_timestamp_seconds", "When the certificate of this process ends.", ends)

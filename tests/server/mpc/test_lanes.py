@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,35 @@ def test_a_follower_restarts(pair: Any, pki: dict[str, Path]) -> None:
             assert asked(leader) == b"hello"
         finally:
             again.close()
+
+
+def test_renewed_files_are_those_of_the_next_lane(
+    pki: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    own = Tls(tmp_path / "own.pem", tmp_path / "own.key", pki["ca.pem"])
+
+    def install(name: str) -> None:
+        for file in (own.key, own.certificate):
+            (tmp_path / "new").write_bytes(pki[f"{name}{file.suffix}"].read_bytes())
+            (tmp_path / "new").replace(file)
+
+    install("party1")
+    leader = LeaderLanes("127.0.0.1:0", tls(pki, "party0"), lanes=1, patience=SLOW)
+    follower = FollowerLanes(leader.start(), own, echo, lanes=1, patience=SLOW)
+    follower.start()
+    try:
+        assert asked(leader) == b"hello"
+        install("party0")
+        assert asked(leader) == b"hello"  # on the lane that stands
+        with suppress(PeerFailure), leader.lead(b"hello", soon()):
+            raise PeerFailure("it is lost")
+        until(lambda: "expected a certificate of party:1, got one of party:0" in caplog.text)
+        install("party1")
+        assert asked(leader) == b"hello"
+    finally:
+        follower.close()
+        leader.close()
 
 
 def test_a_second_party_1_is_refused_until_the_first_has_gone(

@@ -400,6 +400,32 @@ def test_nobody_else_passes_for_the_dealer(pki: dict[str, Path], name: str, capl
         process.stop()
 
 
+def test_renewed_files_are_those_of_the_next_stream(
+    pki: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Identity(tmp_path / "own.pem", tmp_path / "own.key", pki["ca.pem"])
+
+    def install(name: str) -> None:
+        for file in (own.key, own.certificate):
+            (tmp_path / "new").write_bytes(pki[f"{name}{file.suffix}"].read_bytes())
+            (tmp_path / "new").replace(file)
+
+    install("client")  # which the dealer does not take for a party
+    process = DealerProcess(Listening("127.0.0.1", 0, identity(pki, "dealer")))
+    address = process.start()
+    pair = Stores(0, address, own), Stores(1, address, identity(pki, "party1"))
+    for stores in pair:
+        stores.start()
+    try:
+        eventually(lambda: "the caller's certificate has client" in caplog.text)
+        install("party0")
+        eventually(lambda: pair[0].connected)
+    finally:
+        for stores in pair:
+            stores.close()
+        process.stop()
+
+
 def test_files_that_do_not_belong_are_named_at_once(pki: dict[str, Path]) -> None:
     with pytest.raises(SettingsError, match="does not belong"):
         Stores(0, "127.0.0.1:1", Identity(pki["party0.pem"], pki["party1.key"], pki["ca.pem"]))
