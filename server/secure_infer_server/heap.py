@@ -2,8 +2,8 @@
 
 glibc gives threads heaps of their own, and gives back by itself only what is free at the end of one. Messages of hundreds of
 kilobytes come and go on many threads: what is free between two that stay remains the process's, and more of it for hours. So
-threads share few heaps, and once in half a minute the free pages within them are given back; with 30 MB free, that takes
-milliseconds, on a thread that has nothing else to do.
+threads share few heaps, large blocks are kept out of them, and once in half a minute the free pages within them are given back;
+with 30 MB free, that takes milliseconds, on a thread that has nothing else to do.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from time import monotonic
 
 SECONDS = 30.0
 HEAPS = 2
-_M_ARENA_MAX = -8  # of glibc's <malloc.h>
+LARGE = 128 << 10
+"""Bytes of a block that is mapped by itself, and unmapped when it is freed. glibc begins with that, and raises it to the largest that
+was freed: then ciphertexts and keys share heaps with what stays for hours."""
+
+_OPTIONS = (("MALLOC_ARENA_MAX", -8, HEAPS), ("MALLOC_MMAP_THRESHOLD_", -3, LARGE))  # of glibc's <malloc.h>
 
 
-def share(heaps: int = HEAPS) -> None:
-    """Have all threads of this process share so many heaps; for its start, as heaps that are there stay.
+def keep_small() -> None:
+    """Have this process' threads share few heaps, and keep large blocks out of them; for its start, as heaps that are there stay.
 
-    MALLOC_ARENA_MAX in the environment says otherwise.
+    glibc's own variables in the environment say otherwise.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        _of_glibc("mallopt")(_M_ARENA_MAX, heaps)
+    for variable, option, value in _OPTIONS:
+        if variable not in os.environ:
+            _of_glibc("mallopt")(option, value)
 
 
 def _of_glibc(name: str) -> Callable[..., object]:

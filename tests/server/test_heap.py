@@ -35,8 +35,8 @@ THREADS = """
 import ctypes, os, sys, tempfile, threading
 from secure_infer_server import heap
 
-if sys.argv[1] == "share":
-    heap.share()
+if sys.argv[1] == "keep":
+    heap.keep_small()
 together = threading.Barrier(8)
 
 def work():
@@ -59,7 +59,7 @@ with tempfile.NamedTemporaryFile() as told:
 
 @glibc
 @pytest.mark.parametrize(
-    ("argument", "limit", "heaps"), [("share", None, {2}), ("no", None, set(range(3, 10))), ("share", "4", {4})]
+    ("argument", "limit", "heaps"), [("keep", None, {2}), ("no", None, set(range(3, 10))), ("keep", "4", {4})]
 )
 def test_threads_share_two_heaps_or_as_many_as_the_environment_says(
     argument: str, limit: str | None, heaps: set[int], monkeypatch: pytest.MonkeyPatch
@@ -69,6 +69,37 @@ def test_threads_share_two_heaps_or_as_many_as_the_environment_says(
         monkeypatch.setenv("MALLOC_ARENA_MAX", limit)
     done = subprocess.run([sys.executable, "-c", THREADS, argument], capture_output=True, text=True, check=True)
     assert int(done.stdout) in heaps
+
+
+# Whether a block of a megabyte is mapped by itself, after one of eight was freed.
+MAPPED = """
+import ctypes, sys
+from secure_infer_server import heap
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks a b c d e f".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+if sys.argv[1] == "keep":
+    heap.keep_small()
+bytearray(8 << 20)
+before = libc.mallinfo2().hblks
+block = bytearray(1 << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@glibc
+@pytest.mark.parametrize(("argument", "limit", "mapped"), [("keep", None, 1), ("no", None, 0), ("keep", "16777216", 0)])
+def test_large_blocks_are_kept_out_of_heaps(
+    argument: str, limit: str | None, mapped: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", limit)
+    done = subprocess.run([sys.executable, "-c", MAPPED, argument], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == mapped
 
 
 @glibc

@@ -194,7 +194,7 @@ def run(arguments: list[str]) -> int:
         report = check.check(settings, configuration, _unread(), options.metrics)
         sys.stdout.write(report.text(as_json=options.json) + "\n")
         return report.status
-    heap.share()
+    heap.keep_small()
     with observed.observed(options) as seen:
         check.require_sound(settings, configuration)
         gate: GuardedGate | None = None
