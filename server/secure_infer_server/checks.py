@@ -12,11 +12,11 @@ from pathlib import Path
 from secure_infer.address import is_loopback
 from secure_infer.errors import SettingsError
 from secure_infer_server import modes
+from secure_infer_server.audit import files as audit_files
 from secure_infer_server.audit import recovery
 from secure_infer_server.audit.settings import AuditSettings
 from secure_infer_server.audit.signing import Signer
-from secure_infer_server.budgets import Allowance
-from secure_infer_server.budgets.ledger import Ledger
+from secure_infer_server.budgets import Allowance, ledger
 from secure_infer_server.callers import unmet
 from secure_infer_server.callers.authenticator import Authenticator
 from secure_infer_server.callers.permissions import Permissions
@@ -41,7 +41,7 @@ def exposure(host: str, tls: Tls | None, guards: GuardSettings) -> Iterator[str]
         yield "budgets are off: about as many answers as a linear head has features give it away"
     if remote and audit is None:
         yield "the audit log is off: nothing says afterwards who asked what"
-    if audit is not None and audit.key_file.resolve().is_relative_to(audit.directory.resolve()):
+    if audit is not None and _real(audit.key_file).is_relative_to(_real(audit.directory)):
         yield f"the audit key {audit.key_file} is in the log's directory: who can rewrite the log can sign it; keep it elsewhere"
 
 
@@ -118,7 +118,7 @@ def _budgets(guards: GuardSettings, *, declined: bool) -> Part:
         if path is not None:
             require_writable("budgets", path.parent)
     if budgets.path.exists():
-        Ledger(budgets.path).close()
+        ledger.require_sound(budgets.path)
     named = [f"{name}: {_limits(each)}" for name, each in sorted(budgets.models.items())]
     return True, "; ".join([f"records of a caller for a model: {_limits(budgets.allowance)}", *named])
 
@@ -131,7 +131,11 @@ def _limits(allowance: Allowance) -> str:
 def _audit(audit: AuditSettings | None) -> Part:
     if audit is None:
         return False, "nothing is written down"
+    _require_no_dead_link(audit.key_file)
     require_writable("audit log", made_in(audit.directory))
+    lock = audit.directory / audit_files.LOCK
+    if lock.exists() and not os.access(lock, os.W_OK):
+        raise SettingsError(f"audit log: {lock} is not this user's; was the log written by another?")
     if audit.directory.exists():
         recovery.require_sound(audit.directory)
         recovery.require_key(audit.key_file, audit.directory)
@@ -143,9 +147,20 @@ def _audit(audit: AuditSettings | None) -> Part:
     return True, f"{audit.directory}; {audit.key_file} is made at the first start"
 
 
+def _real(path: Path) -> Path:
+    """Without links; a loop of them is left as it is, for whoever opens it to say."""
+    return Path(os.path.realpath(path))
+
+
 def made_in(directory: Path) -> Path:
-    """It, or where it is to be made at the start."""
+    """It, or where it is to be made at the start. Raises SettingsError for a link that leads nowhere."""
+    _require_no_dead_link(directory)
     return next(each for each in (directory, *directory.absolute().parents) if each.exists())
+
+
+def _require_no_dead_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise SettingsError(f"{path} is a link that leads nowhere")
 
 
 def require_writable(what: str, directory: Path) -> None:

@@ -16,8 +16,8 @@ from time import monotonic
 SECONDS = 30.0
 HEAPS = 2
 LARGE = 128 << 10
-"""Bytes of a block that is mapped by itself, and unmapped when it is freed. glibc begins with that, and raises it to the largest that
-was freed: then ciphertexts and keys share heaps with what stays for hours."""
+"""Bytes of a block that is mapped by itself, and unmapped when it is freed. glibc begins with that, and raises it to the largest
+that was freed: then ciphertexts and keys share heaps with what stays for hours."""
 
 _OPTIONS = (("MALLOC_ARENA_MAX", -8, HEAPS), ("MALLOC_MMAP_THRESHOLD_", -3, LARGE))  # of glibc's <malloc.h>
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _WRITE, _ANY = stat.S_IWOTH, stat.S_IRWXO
@@ -13,17 +14,17 @@ _WRITE, _ANY = stat.S_IWOTH, stat.S_IRWXO
 def warnings(secret: Iterable[Path | None], trusted: Iterable[Path | None]) -> Iterator[str]:
     """secret: files that the process's user alone should read. trusted: files and directories by which it decides. None, and what
     is not there, is passed over."""
-    for path in _present(secret):
-        if _mode(path) & _ANY:
-            yield f"{path} is a secret that every user of this machine can read (mode {_mode(path):o}); chmod o= it"
-    for path in _present(trusted):
-        if _mode(path) & _WRITE:
-            yield f"every user of this machine can change {path} (mode {_mode(path):o}); chmod o-w it"
+    for path, mode in _present(secret):
+        if mode & _ANY:
+            yield f"{path} is a secret that every user of this machine can read (mode {mode:o}); chmod o= it"
+    for path, mode in _present(trusted):
+        if mode & _WRITE:
+            yield f"every user of this machine can change {path} (mode {mode:o}); chmod o-w it"
 
 
-def _present(paths: Iterable[Path | None]) -> Iterator[Path]:
-    return (path for path in paths if os.name == "posix" and path is not None and path.exists())
-
-
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
+def _present(paths: Iterable[Path | None]) -> Iterator[tuple[Path, int]]:
+    """With their modes. What this user cannot look at is somebody else's to report: it cannot be used either."""
+    for path in paths:
+        if os.name == "posix" and path is not None:
+            with suppress(OSError):
+                yield path, stat.S_IMODE(path.stat().st_mode)

@@ -129,11 +129,15 @@ class _Draining:
     def goes_on(self) -> bool:
         """Whether calls are under way."""
         count = self._underway.count
-        self._left = count or self._left
+        if count:
+            self._left = count
+        elif time.monotonic() < self._end:
+            self._left = 0
         return count > 0
 
     def over(self) -> None:
-        if self._left and time.monotonic() >= self._end:
-            log.warning("drained: %d calls took longer and were ended", self._left)
+        self.goes_on()
+        if self._left:
+            log.warning("drained: up to %d calls took longer and were ended", self._left)
         else:
             log.info("drained: all calls have ended")

@@ -35,6 +35,8 @@ class Report:
                 on, text = part()
             except SecureInferError as error:
                 self._add(error.message)
+            except (OSError, RuntimeError) as error:  # a directory where a file should be, a loop of links
+                self._add(f"{name}: {_unusable(error)}")
             else:
                 (self.on if on else self.off)[name] = text
 
@@ -64,6 +66,13 @@ class Report:
     def status(self) -> int:
         """The command's exit status."""
         return 2 if self.errors else 0
+
+
+def _unusable(error: OSError | RuntimeError) -> str:
+    """In words, without what a file holds."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used ({error.strerror})"
+    return f"its files cannot be used ({type(error).__name__})"
 
 
 def unread(variables: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from secure_infer_server.audit import AuditLog, AuditSettings, Event
+from secure_infer_server.budgets import Allowance, Budgets, BudgetSettings
 from secure_infer_server.commands import certs, dealer, serve, sign_model
 from secure_infer_server.keys.disk import DiskBackend
 from secure_infer_server.keys.limits import KeyLimits
@@ -59,10 +60,10 @@ def home(made: Path, tmp_path: Path) -> Path:
 def checked(home: Path, capsys: pytest.CaptureFixture[str]) -> Checked:
     def check(text: str = SERVER + TABLES, command: Any = serve) -> dict[str, Any]:
         (home / "it.toml").write_text(text)
-        before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+        before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
         capsys.readouterr()
         status = command.run(["--config", str(home / "it.toml"), "--check-config", "--json"])
-        assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+        assert {path: path.lstat().st_mtime_ns for path in home.rglob("*")} == before
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
         assert (status, found["ok"]) == ((2, False) if found["errors"] else (0, True))
         return found
@@ -200,3 +201,45 @@ def test_parties_and_dealers_want_one_ca(checked: Checked, home: Path) -> None:
     for authority, foreign in (("pki/ca.pem", False), ("short/ca.pem", True), ("both.pem", False)):
         text = f'listen = "127.0.0.1:0"\ntls_cert = "pki/dealer.pem"\ntls_key = "pki/dealer.key"\nclient_ca = "{authority}"\n'
         assert holds(checked(text, dealer)["warnings"], "dealer.pem is of another CA than ", authority) is foreign
+
+
+def test_places_that_are_something_else(checked: Checked, home: Path) -> None:
+    """One error each, and the rest is told all the same."""
+    (home / "log" / "audit-00000001.jsonl").mkdir(parents=True)
+    found = checked()
+    assert holds(found["errors"], "audit-00000001.jsonl is not a file")
+    assert {"models", "tls", "callers"} <= set(found["on"])
+    shutil.rmtree(home / "log")
+    (home / "log").symlink_to(home / "nowhere")
+    assert holds(checked()["errors"], "log is a link that leads nowhere")
+    (home / "log").unlink()
+    (home / "audit.key").symlink_to("audit.key")
+    assert holds(checked()["errors"], "audit.key is a link that leads nowhere")
+    (home / "keys" / "blobs").mkdir(parents=True, mode=0o755)
+    (home / "keys").chmod(0o700)
+    assert holds(checked()["errors"], "blobs to have mode 700, got 755")
+    (home / "keys" / "blobs").chmod(0o700)
+    (home / "keys" / "keys.db").mkdir()
+    assert holds(checked()["errors"], "keys.db is not a file")
+
+
+def test_a_ledger_is_looked_at_and_left_alone(checked: Checked, home: Path, tmp_path: Path) -> None:
+    """Also one with what a crash left to be written: playing it in is for the next start."""
+    budgets = Budgets(BudgetSettings(tmp_path / "ledger", Allowance(total=9)))
+    budgets.charge("cn:ward-7", b"m" * 32, 3)
+    for name in ("ledger", "ledger-wal"):
+        shutil.copy(tmp_path / name, home)
+    budgets.close()
+    text = SERVER.replace("budgets = false\n", "") + TABLES + '[budgets]\npath = "ledger"\ntotal = 9\n'
+    assert (home / "ledger-wal").stat().st_size
+    assert not checked(text)["errors"]
+    (home / "ledger").write_bytes(b"not a database" * 500)
+    assert holds(checked(text)["errors"], "ledger cannot be opened as an SQLite file")
+
+
+def test_models_that_do_not_load_make_no_rule_wrong(checked: Checked, home: Path) -> None:
+    (home / "models" / "icd.head").write_bytes(b"no head")
+    (home / "policy.toml").write_text(POLICY + 'models = ["icd"]\n')
+    found = checked()
+    assert found["errors"]
+    assert not holds(found["warnings"], "no served model")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from secure_infer.errors import MalformedRequest, SecondFactorNeeded
 from secure_infer_server.audit.log import AuditLog, Standing
 from secure_infer_server.budgets import Allowance, Budgets
-from secure_infer_server.callers.policy import Policy
+from secure_infer_server.callers.policy import KINDS, Policy, is_identity
 
+LONGEST_IDENTITY = 1024
 MOST_RECORDS = 1 << 40
 """Of one debit: many of them stay what SQLite can count."""
 
@@ -85,9 +86,12 @@ class Books:
             raise MalformedRequest(_unknown(model, served))
         if not 1 <= records <= MOST_RECORDS:
             raise MalformedRequest(f"budgets: expected 1 to {MOST_RECORDS} records, got {records}")
+        if not is_identity(identity) or len(identity) > LONGEST_IDENTITY:
+            raise MalformedRequest(f"budgets: expected an identity that begins with {', '.join(KINDS)}")
+        budgets.debit(identity, served[model], records)
         found = []
         for digest in served[model]:
-            used = budgets.debit(identity, digest, records)
+            used = budgets.used(identity, digest)
             found.append(Debit(identity, model, digest, used.total, used.day, budgets.allowance(digest)))
         return found
 

@@ -30,6 +30,8 @@ def require_sound(directory: Path) -> None:
     head = files.read_head(directory)  # first: entries that come meanwhile are beyond it
     where = Chain()
     for _, path in reversed(files.segments(directory)):
+        if not path.is_file():
+            raise SettingsError(f"audit log: {path} is not a file")
         where, end, _ = _last_entry(path.read_bytes())
         if end:
             break

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import NamedTuple
 
@@ -172,11 +172,10 @@ class Budgets:
         self._leases.drop(identity, model_digest)
         return count
 
-    def debit(self, identity: str, model_digest: bytes, records: int) -> Used:
-        """Count records that were spent and that the ledger does not know of, of the total; returns what is debited now. What
+    def debit(self, identity: str, model_digests: Collection[bytes], records: int) -> None:
+        """Count records that were spent and that the ledger does not know of, of the total for each version, all or none. What
         processes have leased ahead they still spend. Raises BudgetUnavailable."""
-        self._ledger.debit((identity, model_digest), records)
-        return self.used(identity, model_digest)
+        self._ledger.debit([(identity, digest) for digest in model_digests], records)
 
     def close(self) -> None:
         """Return what was leased and not spent."""

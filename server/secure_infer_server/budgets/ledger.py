@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +71,24 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {synchronous}")
     except (OSError, sqlite3.Error) as error:
-        raise SettingsError(f"budgets: {path} cannot be opened as an SQLite file ({error})") from error
+        raise _no_ledger(path, error) from error
     return database
+
+
+def require_sound(path: Path) -> None:
+    """Raise SettingsError for a file that is no ledger. Nothing is written, not even what a crash left to be written."""
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+        try:
+            database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise _no_ledger(path, error) from error
+
+
+def _no_ledger(path: Path, error: Exception) -> SettingsError:
+    return SettingsError(f"budgets: {path} cannot be opened as an SQLite file ({error})")
 
 
 class Ledger:
@@ -112,9 +128,10 @@ class Ledger:
 
         self._write(undo)
 
-    def debit(self, key: Key, records: int) -> None:
-        """Add to what was ever debited, and to no day; also beyond what is allowed. Raises BudgetUnavailable."""
-        self._write(lambda: self._database.execute(_ADD, (*key, _TOTAL, records)))
+    def debit(self, keys: Collection[Key], records: int) -> None:
+        """Add to what was ever debited for each, and to no day; also beyond what is allowed. Raises BudgetUnavailable."""
+        rows = [(*key, _TOTAL, records) for key in keys]
+        self._write(lambda: self._database.executemany(_ADD, rows))
 
     def used(self, key: Key, day: int) -> Used:
         """What was debited. Raises BudgetUnavailable."""

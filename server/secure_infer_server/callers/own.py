@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cryptography import x509
@@ -15,8 +15,6 @@ from secure_infer.errors import SettingsError
 SOON_DAYS = 14.0
 """A certificate that ends within so many days is to be renewed."""
 
-_SERVERS = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
-
 
 def days_left(certificate: x509.Certificate) -> float:
     """Days until it ends, negative afterwards."""
@@ -26,14 +24,29 @@ def days_left(certificate: x509.Certificate) -> float:
 
 def require_for_servers(path: Path) -> None:
     """Raise SettingsError for a chain whose first certificate is not for servers: every client would refuse it."""
-    try:
-        usages = pem.chain("--tls-cert", path)[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return  # for anything
-    if not any(usage in usages for usage in _SERVERS):
+    usages = _usages(pem.chain("--tls-cert", path)[0])
+    if usages is not None and ExtendedKeyUsageOID.SERVER_AUTH not in usages:
         raise SettingsError(
             f"--tls-cert: {path} is not for servers, and clients would refuse it; make one with `secure-infer certs issue`"
         )
+
+
+def _usages(certificate: x509.Certificate) -> Iterable[x509.ObjectIdentifier] | None:
+    """None: for anything, or not to be told."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return None
+
+
+def for_servers_alone(path: Path) -> Iterator[str]:
+    """A warning of a chain whose first certificate is not for clients as well; nothing of a file that holds none."""
+    try:
+        usages = _usages(pem.chain("--tls-cert", path)[0])
+    except SettingsError:
+        return
+    if usages is not None and ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
+        yield f"{path} is not for clients, and this process is one of the other party or the dealer: they will refuse it"
 
 
 def foreign(path: Path, authority: Path) -> Iterator[str]:

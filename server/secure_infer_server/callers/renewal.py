@@ -89,9 +89,25 @@ def _hand_over(old: Path, new: Path) -> None:
     if os.name != "posix" or not old.exists():
         return
     found = old.stat()
-    new.chmod(stat.S_IMODE(found.st_mode))
-    if os.geteuid() == 0:
-        os.chown(new, found.st_uid, found.st_gid)
+    mode = stat.S_IMODE(found.st_mode)
+    try:
+        descriptor = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise SettingsError(f"{new} cannot be taken ({error.strerror}); remove it") from None
+    try:
+        made = os.fstat(descriptor)
+        if not stat.S_ISREG(made.st_mode) or made.st_nlink != 1 or made.st_uid not in (os.geteuid(), found.st_uid):
+            raise SettingsError(f"{new} is not a file that a renewal made; remove it")
+        if os.geteuid() == 0:
+            os.fchown(descriptor, found.st_uid, found.st_gid)
+        elif found.st_gid != made.st_gid:
+            try:
+                os.fchown(descriptor, -1, found.st_gid)
+            except OSError:
+                mode &= ~0o070
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _complete(directory: Path) -> None:

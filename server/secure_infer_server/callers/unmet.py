@@ -23,13 +23,14 @@ METHODS = frozenset(
 
 
 def warnings(policy: Policy, models: Collection[str], enrolled: Collection[str] | None) -> Iterator[str]:
-    """models: that are served. enrolled: identities that have a secret for one-time codes; None: there is no second factor."""
+    """models: that are served; none where that is not known. enrolled: identities that have a secret for one-time codes; None:
+    there is no second factor."""
     for number, rule in enumerate(policy.rules, 1):
         for pattern in rule.methods:
             if not _fits(pattern.removesuffix(":others"), METHODS):
                 yield f"policy: [[allow]] number {number}: no method is called {pattern!r}"
         for pattern in rule.models or ():
-            if not _fits(pattern, models):
+            if models and not _fits(pattern, models):
                 yield f"policy: [[allow]] number {number}: no served model is called {pattern!r}"
     if enrolled is not None:
         for role in (OPERATOR, AUDITOR):

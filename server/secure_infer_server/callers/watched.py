@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from secure_infer.errors import SecureInferError
@@ -13,10 +14,10 @@ from secure_infer.errors import SecureInferError
 log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
-Stamp = tuple[tuple[str, int, int, int], ...]
+Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 INTERVAL = 1.0
-"""Seconds between two looks of a `Watcher`."""
+"""Seconds between two looks of a `Watcher`, and until what failed is tried again."""
 
 
 class Watched(Generic[Value]):
@@ -27,36 +28,45 @@ class Watched(Generic[Value]):
         self._what, self._read, self._files = what, read, files
         self._lock = threading.Lock()
         self._stamp = self._stamped()
+        self._failure, self._again = "", 0.0
         self.value = read()
 
     def refresh(self) -> bool:
-        """Read again if a file was changed, replaced, added or removed; True when there is a new value."""
+        """Read again if a file was changed, replaced, added or removed; True when there is a new value.
+
+        What failed is tried again now and then: it may be fine without a change, as a certificate once it is valid.
+        """
         with self._lock:
             stamp = self._stamped()  # before reading: what changes while we read is seen the next time
-            if stamp == self._stamp:
+            if stamp == self._stamp and (not self._failure or monotonic() < self._again):
                 return False
             self._stamp = stamp
             try:
                 self.value = self._read()
             except SecureInferError as error:
-                log.error("%s: not taken over, the earlier one stays in force: %s", self._what, error.message)
-                return False
+                return self._refuse(error.message)
             except Exception as error:  # a refusal nobody foresaw must not end the watching
-                log.error("%s: not taken over, the earlier one stays in force (%s)", self._what, type(error).__name__)
-                return False
+                return self._refuse(type(error).__name__)
+            self._failure = ""
             log.info("%s: read again", self._what)
             return True
+
+    def _refuse(self, failure: str) -> bool:
+        if failure != self._failure:
+            log.error("%s: not taken over, the earlier one stays in force: %s", self._what, failure)
+        self._failure, self._again = failure, monotonic() + INTERVAL
+        return False
 
     def _stamped(self) -> Stamp:
         return tuple(_stamp(path) for path in sorted(self._files()))
 
 
-def _stamp(path: Path) -> tuple[str, int, int, int]:
+def _stamp(path: Path) -> tuple[str, int, int, int, int]:
     try:
         found = path.stat()
     except OSError:
-        return str(path), 0, 0, 0
-    return str(path), found.st_ino, found.st_mtime_ns, found.st_size
+        return str(path), 0, 0, 0, 0
+    return str(path), found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 class Watcher:

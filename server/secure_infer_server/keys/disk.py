@@ -18,17 +18,19 @@ from secure_infer.errors import SecureInferError, SettingsError
 from secure_infer_server.keys import disk_rows
 from secure_infer_server.keys.backend import Check, beyond, gap, lost, missing, verify
 from secure_infer_server.keys.disk_rows import DiskRows
-from secure_infer_server.keys.files import BlobFiles, require_private
+from secure_infer_server.keys.files import BlobFiles, directories, require_private
 from secure_infer_server.keys.limits import KeyLimits, check_size, keys_to_drop, uploads_to_drop
 from secure_infer_server.keys.names import HeldKey, KeyName, PendingKey, Usage
 
 
 def require_sound(root: Path) -> None:
     """Raise SettingsError for a directory that `DiskBackend` would not take. Nothing is made or changed."""
-    if not root.exists():
-        return
-    require_private(root)
+    for directory in directories(root):
+        if directory.exists():
+            require_private(directory)
     path = root / "keys.db"
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"key store: {path} is not a file; move it away")
     if path.exists():
         try:
             version = disk_rows.version(path)

@@ -23,6 +23,11 @@ STALE_SECONDS = 3600.0
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+def directories(root: Path) -> tuple[Path, Path, Path]:
+    """It, that of uploads under way, and that of whole keys."""
+    return root, root / "pending", root / "blobs"
+
+
 def require_private(directory: Path) -> None:
     """Raise SettingsError for a directory that others than its owner can enter."""
     mode = stat.S_IMODE(directory.stat().st_mode)
@@ -34,9 +39,9 @@ class BlobFiles:
     """Raises SettingsError when the directory cannot be had, or lets others in."""
 
     def __init__(self, root: Path) -> None:
-        self._pending, self._blobs = root / "pending", root / "blobs"
+        _, self._pending, self._blobs = directories(root)
         try:
-            for directory in (root, self._pending, self._blobs):
+            for directory in directories(root):
                 directory.mkdir(mode=0o700, parents=directory is root, exist_ok=True)
                 require_private(directory)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from secure_infer import address as addresses
 from secure_infer_server import checks
+from secure_infer_server.callers import own
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
 from secure_infer_server.mpc.models import PartyModels
@@ -28,6 +29,7 @@ def check(
         warnings=[
             *checks.exposure(listening.host, listening.tls, guards),
             *tls_warnings(listening.tls, mutual=True),
+            *(() if listening.certificate is None else own.for_servers_alone(listening.certificate)),
             *checks.watching(listening.host, settings.reload.signers, metrics),
             *checks.files(configuration, settings.models, settings.reload),
             *unread_warnings(unread),

@@ -108,7 +108,8 @@ class Endpoint:
         self.services = Careful(self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.services)
         self.underway, self._ending = Underway(), Ending()
-        self._serving = self._told_ready = False
+        self._serving = False
+        self._told_ready: bool | None = None
 
     def start(self) -> str:
         """Listen and serve; returns "HOST:PORT". Raises SettingsError when the address cannot be had."""

@@ -58,8 +58,8 @@ class Subscription:
         """Raises SettingsError for a wrong address, or files that do not fit."""
         self._host = addresses.parse(address, "--dealer")[0].strip("[]")
         self._port = addresses.parse(address, "--dealer")[1]
-        self._party, self._address, self._identity, self._receiver = party, address, identity, receiver
-        self._files = None if identity is None else _watched(identity)
+        self._party, self._address, self._receiver = party, address, receiver
+        self._files = None if identity is None else _watched(identity, roles.of_party(party))
         self._closed = threading.Event()
         self._call: grpc.Call | None = None
         self._begun = False  # whether the dealer has taken the stream
@@ -138,19 +138,15 @@ class Subscription:
         options = [("grpc.max_receive_message_length", recipes.MAX_MESSAGE), *KEEPALIVE]
         if addresses.is_loopback(self._host):
             options.append(("grpc.enable_http_proxy", 0))
-        if self._identity is None or self._files is None:
+        if self._files is None:
             return grpc.insecure_channel(self._address, options)
         self._files.refresh()  # renewed since: this stream has the new certificate
-        authority, *pair = self._files.value
-        credentials = grpc.ssl_channel_credentials(self._dealer_certificate(self._identity, authority), *pair)
+        context, *pair = self._files.value
+        credentials = grpc.ssl_channel_credentials(self._dealer_certificate(context), *pair)
         return grpc.secure_channel(self._address, credentials, options)
 
-    def _dealer_certificate(self, identity: Identity, authority: bytes) -> bytes:
+    def _dealer_certificate(self, context: ssl.SSLContext) -> bytes:
         """The verified certificate of the dealer, PEM. Raises PrivacyRefused when its role is another, OSError."""
-        context = ssl.create_default_context(cadata=authority.decode())
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(identity.certificate, identity.key)
         with (
             socket.create_connection((self._host, self._port), timeout=_CONNECT_SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=self._host) as tls,
@@ -163,12 +159,17 @@ class Subscription:
         return ssl.DER_cert_to_PEM_cert(data).encode()
 
 
-def _watched(identity: Identity) -> Watched[tuple[bytes, bytes, bytes]]:
-    """PEM of the authority, this party's key and its certificate, to be read again when the files change."""
+def _watched(identity: Identity, role: roles.Role) -> Watched[tuple[ssl.SSLContext, bytes, bytes]]:
+    """What knows the authority, and PEM of this party's key and certificate; to be read again when the files change."""
 
-    def read() -> tuple[bytes, bytes, bytes]:
+    def read() -> tuple[ssl.SSLContext, bytes, bytes]:
         pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
-        return pem.certificates("--client-ca", identity.authority), *pair
+        roles.require_own(pair[1], str(identity.certificate), role, f"for party {role.short[-1]}")
+        context = ssl.create_default_context(cadata=pem.certificates("--client-ca", identity.authority).decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.set_alpn_protocols(["h2"])
+        context.load_cert_chain(identity.certificate, identity.key)
+        return context, *pair
 
     files = [identity.certificate, identity.key, identity.authority]
     return Watched("certificates of the way to the dealer", read, lambda: files)

@@ -86,8 +86,9 @@ def test_debits_and_resets(tmp_path: Path) -> None:
 
 def test_a_debit_is_of_the_total_and_outlives_the_process(tmp_path: Path) -> None:
     budgets = opened(tmp_path)
-    assert budgets.debit(WARD, MODEL, 60) == Used(60, 0)
-    assert budgets.debit(WARD, MODEL, 60) == Used(120, 0)  # also beyond what is allowed
+    budgets.debit(WARD, [MODEL, OTHER], 60)
+    budgets.debit(WARD, [MODEL], 60)  # also beyond what is allowed
+    assert (budgets.used(WARD, MODEL), budgets.used(WARD, OTHER)) == (Used(120, 0), Used(60, 0))
     with pytest.raises(BudgetExhausted, match=r"1 records asked, 0 left of the allowance of 100 "):
         budgets.charge(WARD, MODEL, 1)
     budgets.charge(LAB, MODEL, 1)

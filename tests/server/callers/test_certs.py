@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from secure_infer import pem
 from secure_infer.errors import SettingsError
-from secure_infer_server.callers import authority, renewal
+from secure_infer_server.callers import authority, own, renewal
 from secure_infer_server.commands import certs
 from secure_infer_server.mpc.roles import Role
 
@@ -294,3 +294,36 @@ def test_a_cas_key_is_its_owners(ca: Path, out: Path) -> None:
     (ca / "ca.key").chmod(0o640)
     with pytest.raises(SettingsError, match=r"ca\.key can be used by others than its owner; make it 0600"):
         issue(ca, out, "client", "ward-7")
+
+
+def test_a_renewal_hands_over_only_what_it_made(ca: Path, out: Path) -> None:
+    """Who may write to the directory plants links to the CA's files, a pair that fits: root does not give them away."""
+    issue(ca, out, "server", "infer-1", "--host", "localhost")
+    before = (ca / "ca.key").stat()
+    for suffix in ("pem", "key"):
+        (out / f"infer-1.{suffix}.new").symlink_to(ca / f"ca.{suffix}")
+        if os.geteuid() == 0:
+            os.chown(out / f"infer-1.{suffix}", 10001, 10001)
+    with pytest.raises(SettingsError, match=r"infer-1\.key\.new cannot be taken"):
+        certs.run(["renew", str(out), "--ca", str(ca)])
+    after = (ca / "ca.key").stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+def test_a_certificate_whose_extensions_cannot_be_read_is_taken_as_before(ca: Path, out: Path) -> None:
+    """Nothing can be said of what it is for, so nothing is."""
+    issue(ca, out, "server", "infer-1", "--host", "localhost")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(7).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    # A name of kind ediPartyName, which the library does not know.
+    odd = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("300aa508a10613046e616d65"))
+    (out / "odd.pem").write_bytes(
+        builder.add_extension(odd, critical=False).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
+    with pytest.raises((ValueError, x509.UnsupportedGeneralNameType)):
+        _ = leaf(out / "odd.pem").extensions
+    own.require_for_servers(out / "odd.pem")
+    assert list(own.for_servers_alone(out / "odd.pem")) == []

@@ -24,9 +24,11 @@ from secure_infer.mpc.comparison import Argmax, Relu, Signs
 from secure_infer.mpc.correlations import Need, Product, Recipe, Square, WeightProduct
 from secure_infer.mpc.ring import Matrix
 from secure_infer_server.commands import certs
+from secure_infer_server.mpc import subscription
 from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.endpoint import Identity, Listening
 from secure_infer_server.mpc.metrics import DealerMetrics, StoreMetrics
+from secure_infer_server.mpc.roles import Role
 from secure_infer_server.mpc.stores import Drawn, Stores
 from secure_infer_server.observe.endpoint import MetricsServer
 
@@ -400,30 +402,48 @@ def test_nobody_else_passes_for_the_dealer(pki: dict[str, Path], name: str, capl
         process.stop()
 
 
-def test_renewed_files_are_those_of_the_next_stream(
-    pki: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    own = Identity(tmp_path / "own.pem", tmp_path / "own.key", pki["ca.pem"])
+def test_renewed_files_are_those_of_the_next_stream(pki: dict[str, Path], tmp_path: Path) -> None:
+    foreign = certs.make(tmp_path / "foreign", ["localhost", "127.0.0.1"], "x", 2)
+    own = Identity(tmp_path / "own.pem", tmp_path / "own.key", tmp_path / "ca.pem")
 
-    def install(name: str) -> None:
-        for file in (own.key, own.certificate):
-            (tmp_path / "new").write_bytes(pki[f"{name}{file.suffix}"].read_bytes())
+    def install(found: dict[str, Path]) -> None:
+        for file, name in ((own.key, "party0.key"), (own.certificate, "party0.pem"), (own.authority, "ca.pem")):
+            (tmp_path / "new").write_bytes(found[name].read_bytes())
             (tmp_path / "new").replace(file)
 
-    install("client")  # which the dealer does not take for a party
+    install(foreign)  # which neither side takes
     process = DealerProcess(Listening("127.0.0.1", 0, identity(pki, "dealer")))
     address = process.start()
     pair = Stores(0, address, own), Stores(1, address, identity(pki, "party1"))
     for stores in pair:
         stores.start()
     try:
-        eventually(lambda: "the caller's certificate has client" in caplog.text)
-        install("party0")
+        eventually(lambda: process.dealer.figures().parties[1])
+        assert not pair[0].connected
+        install(pki)
         eventually(lambda: pair[0].connected)
     finally:
         for stores in pair:
             stores.close()
         process.stop()
+
+
+def test_half_a_renewal_and_another_role_leave_the_way_to_the_dealer_as_it_was(
+    pki: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Key and certificate are two files, and streams are made in between, too."""
+    own = Identity(tmp_path / "own.pem", tmp_path / "own.key", pki["ca.pem"])
+    for file in (own.key, own.certificate):
+        file.write_bytes(pki[f"party0{file.suffix}"].read_bytes())
+    files = subscription._watched(own, Role.PARTY_0)
+    before = files.value
+    for name, suffixes in (("party1", ["key"]), ("client", ["key", "pem"])):
+        for suffix in suffixes:
+            (tmp_path / f"own.{suffix}").write_bytes(pki[f"{name}.{suffix}"].read_bytes())
+        assert not files.refresh()
+        assert files.value is before
+    assert "does not belong to the certificate" in caplog.text
+    assert "expected a certificate with the role party:0 (for party 0)" in caplog.text
 
 
 def test_files_that_do_not_belong_are_named_at_once(pki: dict[str, Path]) -> None:

@@ -207,6 +207,8 @@ def test_ready_is_gone_while_nothing_can_be_recorded(tmp_path: Path, monkeypatch
         assert next(told).status == health_pb2.HealthCheckResponse.SERVING
         with Client(server.address, model="cheap", timeout=3) as client:
             client.predict(unit_rows(1, 8))
+            assert gate._audit is not None
+            assert gate._audit.flush(10)
             full[0] = True
             client.predict(unit_rows(1, 8))  # its entry waits
             assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
