@@ -13,6 +13,7 @@ from secure_infer.ckks.batch.plan import BatchPlan
 from secure_infer.ckks.link import Link
 from secure_infer.ckks.plan import Plan, Privacy
 from secure_infer.errors import (
+    BudgetExhausted,
     ModelChanged,
     PermissionDenied,
     PlanRefused,
@@ -141,6 +142,10 @@ class Session(Exchange):
         pinned = self.spec
         try:
             return self._predict_once(x, costs, progress)
+        except BudgetExhausted as refused:
+            if not self._gave_up(refused.details.get("most", "")):
+                raise
+            return self._predict_once(x, costs, progress)
         except (ModelChanged, PlanRefused):
             # The server says that what was pinned is stale. Nothing of this part was evaluated, so nothing about the
             # key can leak. All of x starts anew: one call is never answered by two models.
@@ -148,6 +153,13 @@ class Session(Exchange):
         if current.embedder != pinned.embedder:
             raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
         return self._predict_once(current.contract.check(x), costs, progress)
+
+    def _gave_up(self, most: str) -> bool:
+        """Leave out batch plans that count as more records than the server takes at once, if any, until the model changes."""
+        before = len(self._batches)
+        if most.isdecimal():
+            self._batches = [batch for batch in self._batches if batch.plan.records <= int(most)]
+        return len(self._batches) < before
 
     def decide(self, x: NDArray[np.float64], costs: Costs, progress: Progress = nothing) -> list[str]:
         """The answer of each row in words."""

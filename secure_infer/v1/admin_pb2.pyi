@@ -581,22 +581,26 @@ class DebitBudgetsRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
+    TODAY_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """The identity."""
     model: _builtins.str
     """Name of a served model; debited is each version that is answered."""
     records: _builtins.int
-    """Records, of the total; what was debited today stays."""
+    """Records, of the total."""
+    today: _builtins.bool
+    """Of what was debited today (UTC), too."""
     def __init__(
         self,
         *,
         identity: _builtins.str = ...,
         model: _builtins.str = ...,
         records: _builtins.int = ...,
+        today: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "model", b"model", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "model", b"model", "records", b"records", "today", b"today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,7 @@ from secure_infer_server.admin.servicer import AdminServicer
 from secure_infer_server.admin.versions import WatchedModels
 from secure_infer_server.batches import Batches
 from secure_infer_server.blinds import BlindPool
-from secure_infer_server.callers.credentials import server_credentials
+from secure_infer_server.callers.credentials import InForce, server_credentials
 from secure_infer_server.clients import Clients
 from secure_infer_server.dataplane import Dataplane
 from secure_infer_server.front import Front
@@ -104,6 +104,7 @@ class App:
         self._thread = threading.Thread(target=self._serve, name="event-loop", daemon=True)
         self._started: Future[str] = Future()
         self._ending = Ending()
+        self.certificate = InForce()
         self._stopping: asyncio.Event | None = None
 
     def start(self) -> str:
@@ -231,7 +232,9 @@ class App:
             aioserver.add(server, name, rpc.by_method(name, self._gate, methods, self._watch))
         health_pb2_grpc.add_HealthServicer_to_server(status, Careful(server, asynchronous=True))
         tls = settings.tls
-        credentials = None if tls is None else server_credentials(tls.certificate, tls.key, tls.client_ca)
+        credentials = (
+            None if tls is None else server_credentials(tls.certificate, tls.key, tls.client_ca, self.certificate)
+        )
         port = settings.port if again is None else int(again.rpartition(":")[2])
         return server, bound(server, settings.host, port, credentials)
 

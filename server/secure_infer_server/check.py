@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from secure_infer.address import is_loopback
 from secure_infer.errors import SettingsError
 from secure_infer_server import checks
+from secure_infer_server.budgets import BudgetSettings
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
 from secure_infer_server.keys import disk
@@ -57,10 +58,11 @@ def check(
     settings: Settings, configuration: Configuration | None, unread: Iterable[str] = (), metrics: str | None = None
 ) -> Report:
     """Loads everything. See `warnings`."""
-    report, served = Report(warnings=list(warnings(settings, configuration, unread, metrics))), list[str]()
+    report = Report(warnings=list(warnings(settings, configuration, unread, metrics)))
+    served, told = list[str](), list[str]()
     report.look(
         {
-            "models": lambda: _models(settings, configuration, report, served),
+            "models": lambda: _models(settings, configuration, report, served, told),
             "tls": lambda: tls_part(settings.tls),
             "keys": lambda: _keys(settings, configuration),
             **checks.guarding(configuration, settings.tls, served, report),
@@ -68,6 +70,8 @@ def check(
             "metrics": lambda: metrics_part(metrics),
         }
     )
+    if told and "budgets" in report.on:
+        report.on["budgets"] = "; ".join([report.on["budgets"], *told])
     if settings.open_inference:
         report.on["open_inference"] = "encrypted queries by KServe's and Triton's protocol"
     if settings.reflection:
@@ -76,8 +80,10 @@ def check(
     return report
 
 
-def _models(settings: Settings, configuration: Configuration | None, report: Report, served: list[str]) -> Part:
-    """served: to hold the models' names."""
+def _models(
+    settings: Settings, configuration: Configuration | None, report: Report, served: list[str], told: list[str]
+) -> Part:
+    """served: to hold the models' names. told: what their budgets mean for batches."""
     registry = Registry.load(settings)
     served += registry.names()
     report.warnings += [f"model {name} is not served: {why}" for name, why in registry.rejected.items()]
@@ -85,7 +91,18 @@ def _models(settings: Settings, configuration: Configuration | None, report: Rep
         report.warnings.append(f"model {name} has no plan: {registry.get(name).no_plan_reason}")
     if configuration is not None:
         configuration.guards.require_fit(registry.names())
+        told += _batches_refused(registry, configuration.guards.budgets)
     return True, f"{', '.join(registry.names())} at {settings.host}:{settings.port}"
+
+
+def _batches_refused(registry: Registry, budgets: BudgetSettings | None) -> Iterator[str]:
+    """Of models whose batches an allowance never takes, of any size."""
+    for name in () if budgets is None else registry.names():
+        least = min((batch.plan.records for batch in registry.get(name).batches.values()), default=0)
+        if budgets is not None and least > budgets.of(name).largest:
+            yield (
+                f"no batches of {name}, of which the smallest counts as {least} records: cohorts are asked row by row"
+            )
 
 
 def _keeps_keys(settings: Settings) -> bool:

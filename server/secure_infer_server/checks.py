@@ -106,6 +106,8 @@ def _callers(callers: CallerSettings | None, tls: Tls | None, models: Sequence[s
     permissions = Permissions(callers.permissions)
     report.warnings += unmet.warnings(permissions.policy, models, permissions.enrolled)
     rules = len(permissions.policy.rules)
+    if not rules:
+        report.warnings.append(f"policy: {callers.permissions.policy} holds no rule: nobody may call anything")
     second = "with" if callers.permissions.second_factor else "no administrative calls: without"
     return True, f"{', '.join(said)}; {rules} rules in {callers.permissions.policy}; {second} a second factor"
 
@@ -120,7 +122,8 @@ def _budgets(guards: GuardSettings, *, declined: bool) -> Part:
     if budgets.path.exists():
         ledger.require_sound(budgets.path)
     named = [f"{name}: {_limits(each)}" for name, each in sorted(budgets.models.items())]
-    return True, "; ".join([f"records of a caller for a model: {_limits(budgets.allowance)}", *named])
+    new = [] if budgets.path.exists() else [f"{budgets.path} is made at the start: everybody begins at nothing"]
+    return True, "; ".join([f"records of a caller for a model: {_limits(budgets.allowance)}", *named, *new])
 
 
 def _limits(allowance: Allowance) -> str:

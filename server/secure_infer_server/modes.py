@@ -17,9 +17,19 @@ def warnings(secret: Iterable[Path | None], trusted: Iterable[Path | None]) -> I
     for path, mode in _present(secret):
         if mode & _ANY:
             yield f"{path} is a secret that every user of this machine can read (mode {mode:o}); chmod o= it"
-    for path, mode in _present(trusted):
-        if mode & _WRITE:
+    seen = set[Path]()
+    for path, mode in _present(_with_directories(trusted)):
+        if mode & _WRITE and not mode & stat.S_ISVTX and path not in seen:
+            seen.add(path)
             yield f"every user of this machine can change {path} (mode {mode:o}); chmod o-w it"
+
+
+def _with_directories(paths: Iterable[Path | None]) -> Iterator[Path | None]:
+    """Who may write to a file's directory replaces the file."""
+    for path in paths:
+        yield path
+        if path is not None:
+            yield path.absolute().parent
 
 
 def _present(paths: Iterable[Path | None]) -> Iterator[tuple[Path, int]]:

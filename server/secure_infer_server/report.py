@@ -95,6 +95,8 @@ def tls_warnings(tls: Tls | None, *, mutual: bool = False) -> Iterator[str]:
     if tls is None:
         return
     yield from own.ending(tls.certificate)
+    if tls.client_ca is not None:
+        yield from own.no_authority(tls.client_ca)
     if mutual and tls.client_ca is not None:
         yield from own.foreign(tls.certificate, tls.client_ca)
     if os.environ.get(transport.VARIABLE) != transport.SUITE:

@@ -243,3 +243,25 @@ def test_models_that_do_not_load_make_no_rule_wrong(checked: Checked, home: Path
     found = checked()
     assert found["errors"]
     assert not holds(found["warnings"], "no served model")
+
+
+def test_rules_there_are_none_of_and_an_authority_that_is_none(checked: Checked, home: Path) -> None:
+    (home / "policy.toml").write_text('[roles]\nclient = ["cn:*"]\n')
+    found = checked(SERVER.replace("pki/ca.pem", "pki/server.pem") + TABLES)
+    assert holds(found["warnings"], "policy.toml holds no rule: nobody may call anything")
+    assert holds(found["warnings"], "pki/server.pem holds CN=localhost, which is no CA")
+
+
+def test_a_directory_whose_files_anybody_could_replace(checked: Checked, home: Path) -> None:
+    (home / "pki").chmod(0o777)
+    assert holds(checked()["warnings"], "every user of this machine can change", f"{home / 'pki'} (mode 777)")
+
+
+def test_an_allowance_that_no_batch_fits(checked: Checked, home: Path) -> None:
+    linear_head(384, 10).save(home / "models" / "wide.head")
+    budgets = '[budgets]\npath = "ledger"\ndaily = 2000\nmodels.icd = { daily = 100000 }\n'
+    text = SERVER.replace("budgets = false\n", "") + TABLES + budgets
+    said = checked(text)["on"]["budgets"]
+    assert "; no batches of wide, of which the smallest counts as 2048 records: cohorts are asked row by row" in said
+    assert "batches of icd" not in said
+    assert "ledger is made at the start: everybody begins at nothing" in said

@@ -96,12 +96,14 @@ def _tls(host: str, port: int, way: Way) -> Iterator[Finding]:
             socket.create_connection((host, port), timeout=SECONDS) as link,
             context.wrap_socket(link, server_hostname=host) as secure,
         ):
-            # A server that wants a certificate says so only now, in TLS 1.3.
+            shown = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+            # A server that wants a certificate says so only now, in TLS 1.3, or just ends the connection.
             secure.settimeout(0.3)
             with suppress(TimeoutError):
-                secure.recv(1)
+                if not secure.recv(1):
+                    raise ssl.SSLError(0, "the server ended the connection, as without a certificate that it accepts")
             yield ok("tls", f"{secure.version()}, {(secure.cipher() or ('?',))[0]}")
-            yield _certificate(x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b""))
+            yield _certificate(shown)
     except ssl.SSLCertVerificationError as error:
         yield problem("tls", f"its certificate is not accepted: {error.verify_message}", _mending(host, port, error))
     except ssl.SSLError as error:

@@ -78,9 +78,9 @@ class Books:
         versions = served[model] if model else (None,)
         return sum(budgets.reset(identity, version) for version in versions)
 
-    def debit(self, identity: str, model: str, records: int) -> list[Debit]:
-        """Count records of the total that the ledger does not know of, for each version of a served model that is answered;
-        returns how these stand. Raises MalformedRequest, BudgetUnavailable."""
+    def debit(self, identity: str, model: str, records: int, *, today: bool = False) -> list[Debit]:
+        """Count records, of the total and perhaps of today, that the ledger does not know of, for each version of a served model
+        that is answered; returns how these stand. Raises MalformedRequest, BudgetUnavailable."""
         budgets, served = self._counted(identity), self._served()
         if model not in served:
             raise MalformedRequest(_unknown(model, served))
@@ -88,7 +88,7 @@ class Books:
             raise MalformedRequest(f"budgets: expected 1 to {MOST_RECORDS} records, got {records}")
         if not is_identity(identity) or len(identity) > LONGEST_IDENTITY:
             raise MalformedRequest(f"budgets: expected an identity that begins with {', '.join(KINDS)}")
-        budgets.debit(identity, served[model], records)
+        budgets.debit(identity, served[model], records, today=today)
         found = []
         for digest in served[model]:
             used = budgets.used(identity, digest)

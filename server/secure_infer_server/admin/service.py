@@ -104,7 +104,7 @@ class AdminCalls:
 
     def debit_budgets(self, request: admin_pb2.DebitBudgetsRequest) -> admin_pb2.DebitBudgetsResponse:
         """Raises MalformedRequest, BudgetUnavailable."""
-        found = self.books.debit(request.identity, request.model, request.records)
+        found = self.books.debit(request.identity, request.model, request.records, today=request.today)
         return admin_pb2.DebitBudgetsResponse(budgets=map(_status, found))
 
     def _held(self, owner: str | None) -> list[HeldKey]:

@@ -6,6 +6,7 @@ a failed fsync nobody knows what of it is on the disk.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -88,7 +89,9 @@ class Journal:
         self._unsigned += len(lines)
 
     def checkpoint(self) -> None:
-        """Sign all there is: in the log, then as its head. Raises OSError; what is due is made up for by the next call."""
+        """Sign all there is: in the log, then as its head. Raises OSError, also where the file was taken away or replaced; what
+        is due is made up for by the next call."""
+        self._require_in_place()
         if self._unsigned:
             sequence, digest = self.position
             signature = self._signer.sign(signing.CHECKPOINT, self.log, sequence, digest)
@@ -150,6 +153,12 @@ class Journal:
             raise
         self._file, self._number, self._size = file, number, state.st_size
         self._day = datetime.fromtimestamp(state.st_mtime, UTC).date()
+
+    def _require_in_place(self) -> None:
+        """What is appended to a file without its name, nobody reads."""
+        path = files.segment(self.directory, self._number)
+        if not os.path.samestat(path.stat(), os.fstat(self._file)):
+            raise FileNotFoundError(errno.ENOENT, "its file was replaced", str(path))
 
     def _rotation_due(self) -> bool:
         if self._size >= self._settings.rotate_bytes:

@@ -55,7 +55,7 @@ class AuditLog:
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._waiting = 0  # entries that are not durable yet
         self._since = 0.0  # when the oldest of them was taken, or somewhat earlier
-        self._failure = ""
+        self._failure = self._unsigned = ""  # of writing entries, of signing them
         self._closed = False
         self._process = os.getpid()
         self._room = threading.Condition()
@@ -66,7 +66,7 @@ class AuditLog:
         """Raise AuditUnavailable where an entry would not be taken now."""
         if os.getpid() != self._process:
             raise InternalFault("the audit log was used in a fork of the process that opened it")
-        if self._closed or self._failure:
+        if self._closed or self._why:
             raise self._unavailable()
         if self._full and self._settings.when_full is WhenFull.REFUSE:
             raise self._unavailable()
@@ -112,12 +112,12 @@ class AuditLog:
     @property
     def standing(self) -> Standing:
         """As of now, or a moment ago."""
-        return Standing(self._head, self._signed, self._journal.key, self._waiting, self._failure)
+        return Standing(self._head, self._signed, self._journal.key, self._waiting, self._why)
 
     @property
     def failing(self) -> bool:
         """Whether its disk takes nothing; it is tried again by itself."""
-        return bool(self._failure)
+        return bool(self._why)
 
     @property
     def waiting(self) -> int:
@@ -130,6 +130,11 @@ class AuditLog:
         return monotonic() - self._since if self._waiting else 0.0
 
     @property
+    def _why(self) -> str:
+        """Why it takes no entries, or ""."""
+        return self._failure or self._unsigned
+
+    @property
     def _full(self) -> bool:
         return self._waiting >= self._settings.queue
 
@@ -137,7 +142,7 @@ class AuditLog:
         if self._closed:
             why = "it is closed: the server is stopping"
         else:
-            why = self._failure or f"{self._settings.queue} entries wait to be written"
+            why = self._why or f"{self._settings.queue} entries wait to be written"
         return AuditUnavailable(
             f"the audit log takes no entries ({why}); nothing is answered unrecorded. Try again later"
         )
@@ -207,8 +212,12 @@ class AuditLog:
         try:
             self._journal.checkpoint()
         except OSError as error:
-            log.error("audit log: no checkpoint can be written (%s)", error.strerror)
+            if not self._unsigned:
+                log.error("audit log: no checkpoint can be written (%s)", error.strerror)
+            # Entries may go on to a file that nobody finds any more.
+            self._unsigned = f"no checkpoint can be written: {error.strerror}"
             return now  # and again when as much time has passed
+        self._unsigned = ""
         self._head = self._signed = self._journal.position
         # Where logs are collected elsewhere, this line is a copy of the checkpoint that a cut log does not fit.
         log.info("audit checkpoint %d:%s", *self._journal.position)

@@ -172,10 +172,12 @@ class Budgets:
         self._leases.drop(identity, model_digest)
         return count
 
-    def debit(self, identity: str, model_digests: Collection[bytes], records: int) -> None:
-        """Count records that were spent and that the ledger does not know of, of the total for each version, all or none. What
-        processes have leased ahead they still spend. Raises BudgetUnavailable."""
-        self._ledger.debit([(identity, digest) for digest in model_digests], records)
+    def debit(self, identity: str, model_digests: Collection[bytes], records: int, *, today: bool = False) -> None:
+        """Count records that were spent and that the ledger does not know of, for each version: of the total, and of today where
+        it is said; all or none. What processes have leased ahead they still spend. Raises BudgetUnavailable."""
+        self._ledger.debit(
+            [(identity, digest) for digest in model_digests], records, self._leases.day if today else None
+        )
 
     def close(self) -> None:
         """Return what was leased and not spent."""

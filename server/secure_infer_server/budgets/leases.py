@@ -193,6 +193,7 @@ def _exhausted(allowance: Allowance, records: int, short: Grant, lease: _Lease) 
             f"budget: a request of {records} records exceeds the allowance of {allowance.largest} for this model, and will "
             "never be taken; send smaller ones. A batch counts with every place of its plan",
             records=records,
+            most=allowance.largest,
             renews="never",
         )
     if short.total <= short.daily:

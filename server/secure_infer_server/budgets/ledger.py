@@ -6,6 +6,7 @@ to its caller in a crash, and comes back otherwise. WAL with synchronous=FULL: a
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +17,8 @@ from typing import TypeVar
 
 from secure_infer.errors import BudgetUnavailable, SettingsError
 from secure_infer_server.budgets.settings import MAX_RECORDS, Allowance
+
+log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 SHARE = 16
@@ -96,6 +99,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        if not path.exists():
+            log.warning("budgets: %s is not there and is made: everybody begins at nothing", path)
         self._database = connect(path, "FULL")
         self._write(lambda: self._database.execute(_SCHEMA))
 
@@ -128,9 +133,11 @@ class Ledger:
 
         self._write(undo)
 
-    def debit(self, keys: Collection[Key], records: int) -> None:
-        """Add to what was ever debited for each, and to no day; also beyond what is allowed. Raises BudgetUnavailable."""
-        rows = [(*key, _TOTAL, records) for key in keys]
+    def debit(self, keys: Collection[Key], records: int, day: int | None) -> None:
+        """Add to what was ever debited for each, and on that day, or none; also beyond what is allowed. Raises
+        BudgetUnavailable."""
+        days = (_TOTAL,) if day is None else (_TOTAL, day)
+        rows = [(*key, when, records) for key in keys for when in days]
         self._write(lambda: self._database.executemany(_ADD, rows))
 
     def used(self, key: Key, day: int) -> Used:

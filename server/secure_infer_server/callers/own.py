@@ -49,6 +49,21 @@ def for_servers_alone(path: Path) -> Iterator[str]:
         yield f"{path} is not for clients, and this process is one of the other party or the dealer: they will refuse it"
 
 
+def no_authority(path: Path) -> Iterator[str]:
+    """A warning of a file whose certificates are not a CA's; nothing of a file that holds none."""
+    try:
+        found = pem.chain("--client-ca", path)
+    except SettingsError:
+        return
+    for certificate in found:
+        try:
+            able = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+            able = False
+        if not able:
+            yield f"{path} holds {certificate.subject.rfc4514_string()}, which is no CA: it vouches for nobody"
+
+
 def foreign(path: Path, authority: Path) -> Iterator[str]:
     """A warning of a chain that no CA of the other file signed; nothing of files that hold no certificates."""
     try:

@@ -221,6 +221,12 @@ def _identities(table: dict[str, Any], name: str, where: str) -> tuple[str, ...]
                 f"{where}: {name}: expected identities that begin with {', '.join(KINDS)} or *, or {ANONYMOUS!r}; "
                 f"got {pattern!r}"
             )
+        if pattern != pattern.strip() or pattern.partition(":")[2][:1] == " ":
+            raise _Wrong(f"{where}: {name}: expected no blanks around a name, got {pattern!r}")
+        if pattern.startswith("sha256:") and "*" not in pattern and len(pattern) != len("sha256:") + 64:
+            raise _Wrong(
+                f"{where}: {name}: expected 64 digits of a fingerprint, or * after some of them, got {pattern!r}"
+            )
     return found
 
 

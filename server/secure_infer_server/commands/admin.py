@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     debit = _action(budgets, "debit", "count what a restored ledger does not know of, in the total")
     debit.add_argument("--identity", required=True, metavar="IDENTITY", help="whose")
     debit.add_argument("--model", required=True, metavar="NAME", help="a served model; each version that is answered")
+    debit.add_argument("--today", action="store_true", help="of today's allowance, too, and not of the total alone")
     debit.add_argument("--records", type=int, required=True, metavar="N", help="as the audit log says them")
     return parser
 
@@ -111,7 +112,9 @@ def _request(options: argparse.Namespace) -> tuple[Any, Callable[[Any], Line]]:
         case "budgets", "list":
             return admin_pb2.ListBudgetsRequest(identity=who, limit=_limit(options.limit)), _budgets
         case "budgets", "debit":
-            debit = admin_pb2.DebitBudgetsRequest(identity=who, model=options.model, records=_records(options.records))
+            debit = admin_pb2.DebitBudgetsRequest(
+                identity=who, model=options.model, records=_records(options.records), today=options.today
+            )
             return debit, lambda answer: list(map(_budget, answer.budgets))
         case _:
             reset = admin_pb2.ResetBudgetsRequest(identity=who, model=options.model)

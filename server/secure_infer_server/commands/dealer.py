@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         generators.forbid()
         process.heed_signals()  # before anybody can know that this is ready
         if seen.metrics is not None:
-            seen.metrics.add(CertificateMetrics(listening.certificate))
+            seen.metrics.add(CertificateMetrics(process.certificate))
             seen.metrics.add(StateMetrics(process.ready), DealerMetrics(process.dealer))
             seen.metrics.ready = process.ready
         ready.say(process.start(), tls=not options.insecure, metrics=seen.address)

@@ -135,7 +135,7 @@ def _serve(settings: PartySettings, gate: GuardedGate | None, seen: observed.Obs
         gate.start()
     process.heed_signals()  # before anybody can know that this is ready
     if seen.metrics is not None:
-        seen.metrics.add(CertificateMetrics(settings.listening.certificate))
+        seen.metrics.add(CertificateMetrics(process.certificate))
         seen.metrics.add(StateMetrics(process.ready), StoreMetrics(process.stores))
         if gate is not None:
             seen.metrics.add(AuditMetrics(gate.audit_lag))

@@ -239,9 +239,7 @@ def _serve(
 def _tell(app: App, gate: GuardedGate | None, metrics: MetricsServer) -> None:
     """What is known of this server, for whoever reads its metrics."""
     front = app.front
-    tls = app.settings.tls
-    metrics.add(CertificateMetrics(None if tls is None else tls.certificate))
-    metrics.add(StateMetrics(lambda: app.ready), ModelMetrics(app.registry))
+    metrics.add(CertificateMetrics(app.certificate), StateMetrics(lambda: app.ready), ModelMetrics(app.registry))
     metrics.add(WorkerMetrics(front.pool, front.lane), KeyMetrics(front.clients.vault))
     if gate is not None:
         metrics.add(AuditMetrics(gate.audit_lag))

@@ -6,9 +6,11 @@ Models are loaded and compiled; nobody is connected to.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from secure_infer import address as addresses
-from secure_infer_server import checks
+from secure_infer.mpc import sharefile
+from secure_infer_server import checks, modes
 from secure_infer_server.callers import own
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardSettings
@@ -32,6 +34,7 @@ def check(
             *(() if listening.certificate is None else own.for_servers_alone(listening.certificate)),
             *checks.watching(listening.host, settings.reload.signers, metrics),
             *checks.files(configuration, settings.models, settings.reload),
+            *modes.warnings(_halves(settings.models), []),
             *unread_warnings(unread),
         ]
     )
@@ -57,6 +60,14 @@ def _models(settings: PartySettings, guards: GuardSettings, report: Report, serv
     report.warnings += [f"model {name} is not served: {why}" for name, why in models.rejected.items()]
     guards.require_fit(models.names())
     return True, f"{', '.join(models.names())} at {settings.listening.host}:{settings.listening.port}"
+
+
+def _halves(models: Path) -> list[Path]:
+    """Files of this party's halves; none of a directory that cannot be read, which is an error of another part."""
+    try:
+        return [path for path in models.iterdir() if path.suffix == sharefile.SUFFIX]
+    except OSError:
+        return []
 
 
 def _links(settings: PartySettings) -> Part:

@@ -79,7 +79,7 @@ class DealerProcess:
         self._endpoint = Endpoint(listening, (SERVICE,), threads=_THREADS, calls=_CALLS, limit=limit)
         mpc_pb2_grpc.add_DealerServiceServicer_to_server(DealerServicer(self.dealer), self._endpoint.services)
         self.heed_signals, self.wait = self._endpoint.heed_signals, self._endpoint.wait
-        self.ready = self._endpoint.ready
+        self.ready, self.certificate = self._endpoint.ready, self._endpoint.certificate
 
     def start(self) -> str:
         address = self._endpoint.start()

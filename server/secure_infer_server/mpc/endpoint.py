@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from secure_infer.address import is_loopback
 from secure_infer.errors import CallFailed, SecureInferError, SettingsError
 from secure_infer.wire import status as wire_status
-from secure_infer_server.callers.credentials import server_credentials
+from secure_infer_server.callers.credentials import InForce, server_credentials
 from secure_infer_server.faults import failed, unexpected
 from secure_infer_server.messages import Careful
 from secure_infer_server.observe.calls import Watch
@@ -107,7 +107,7 @@ class Endpoint:
         self._health = health.HealthServicer()
         self.services = Careful(self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.services)
-        self.underway, self._ending = Underway(), Ending()
+        self.underway, self._ending, self.certificate = Underway(), Ending(), InForce()
         self._serving = False
         self._told_ready: bool | None = None
 
@@ -116,7 +116,7 @@ class Endpoint:
         host, identity = self._listening.host, self._listening.identity
         credentials = None
         if identity is not None:
-            credentials = server_credentials(identity.certificate, identity.key, identity.authority)
+            credentials = server_credentials(identity.certificate, identity.key, identity.authority, self.certificate)
         address = bound(self.server, host, self._listening.port, credentials)
         self.server.start()
         self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)

@@ -86,7 +86,7 @@ class PartyProcess:
             calls = AdminCalls(books, WatchedModels(self.models, self._directory))
             self._endpoint.services.add_registered_method_handlers(ADMIN, admin_handlers(calls, gate, watch))
         self.heed_signals, self.wait = self._endpoint.heed_signals, self._endpoint.wait
-        self.ready = self._endpoint.ready
+        self.ready, self.certificate = self._endpoint.ready, self._endpoint.certificate
 
     def start(self) -> tuple[str, str]:
         """Begin; returns where clients come, and where the peer is awaited or found. Raises SettingsError."""

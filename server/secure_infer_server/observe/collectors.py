@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from secure_infer import __version__, pem
-from secure_infer.errors import SettingsError
+from secure_infer import __version__
+from secure_infer_server.callers.credentials import InForce
 from secure_infer_server.observe.families import counters, gauge, gauges, histograms
 from secure_infer_server.observe.figures import Figures
 
@@ -68,19 +67,15 @@ class AuditMetrics(Collector):
 
 
 class CertificateMetrics(Collector):
-    """Until when the certificate of this process holds, as its file says now. path: None: it has none."""
+    """Until when the certificate holds that connections get; nothing without one, whatever lies in its file by now."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, in_force: InForce) -> None:
+        self._in_force = in_force
 
     def collect(self) -> Iterable[Metric]:
-        if self._path is None:
-            return
-        try:
-            ends = pem.chain("--tls-cert", self._path)[0].not_valid_after_utc.timestamp()
-        except SettingsError:
-            ends = 0.0  # to be looked at as much as one that ended
-        yield gauge("certificate_not_after_timestamp_seconds", "When the certificate of this process ends.", ends)
+        ends = self._in_force.ends
+        if ends is not None:
+            yield gauge("certificate_not_after_timestamp_seconds", "When the certificate of this process ends.", ends)
 
 
 class StateMetrics(Collector):

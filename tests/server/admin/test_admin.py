@@ -334,6 +334,9 @@ def test_what_a_restored_ledger_does_not_know_of_is_debited(running: Running) ->
         pytest.raises(BudgetExhausted, match=r"5 records asked, 3 left of the allowance of 100"),
     ):
         client.predict(unit_rows(5, 8))
+    again = admin_pb2.DebitBudgetsRequest(identity=WARD, model="icd", records=2, today=True)
+    (now,) = running.ask(again).budgets
+    assert (now.total, now.today) == (99, 2)
     entry = [each for each in running.entries() if each["method"] == "AdminService/DebitBudgets"][-1]
     assert (entry["outcome"], entry["model"], entry["second_factor"]) == ("ok", "icd", True)
     assert entry["subject"] == hashlib.sha256(WARD.encode()).hexdigest()

@@ -7,13 +7,14 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +403,21 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="cannot be written"):
         AuditLog(AuditSettings(tmp_path / "file"))
+
+
+def test_a_log_that_is_taken_away_takes_no_entries(tmp_path: Path) -> None:
+    """By a cleaner, or a rotation of somebody else's: what goes to a file without its name, nobody reads."""
+    for harm in (
+        lambda: shutil.rmtree(tmp_path / "log"),
+        lambda: (tmp_path / "log" / "audit-00000001.jsonl").rename(tmp_path / "x"),
+    ):
+        with opened(tmp_path / "log", checkpoint_seconds=0.05) as audit:
+            audit.record(event("before"))
+            assert audit.flush(10)
+            harm()
+            with suppress(AuditUnavailable):
+                audit.record(event("after"))
+            assert "no checkpoint can be written" in _until_refused(audit).message
+            assert audit.failing
+            assert audit.standing.failure
+        shutil.rmtree(tmp_path / "log", ignore_errors=True)

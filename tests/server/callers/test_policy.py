@@ -104,11 +104,17 @@ def test_denied_whatever_the_rules(policy: Policy) -> None:
     assert policy.allows(client("cn:ward-7", "sha256:beef"), "KeyService/UploadKeys")
 
 
-@pytest.mark.parametrize("written_as", ["sha256:7F:E7:0A", "SHA256:7fe70a", "sha256:7fe70a", "sha256:7F:E7:*a"])
+REST = "0b" * 29  # of a fingerprint, after its first three bytes
+
+
+@pytest.mark.parametrize(
+    "written_as",
+    [f"sha256:7F:E7:0A:{':'.join(['0B'] * 29)}", f"SHA256:7fe70a{REST}", f"sha256:7fe70a{REST}", "sha256:7F:E7:*a0b*"],
+)
 def test_a_fingerprint_is_denied_as_other_tools_print_it(tmp_path: Path, written_as: str) -> None:
     denying = read_policy(written(tmp_path, POLICY.replace("sha256:dead*", written_as)))
-    assert denying.roles_of(client("cn:ward-7", "sha256:7fe70b"))
-    assert not denying.roles_of(client("cn:ward-7", "sha256:7fe70a"))
+    assert denying.roles_of(client("cn:ward-7", f"sha256:7fe70b{REST}"))
+    assert not denying.roles_of(client("cn:ward-7", f"sha256:7fe70a{REST}"))
 
 
 def test_administrative_methods_are_for_operators_and_auditors(policy: Policy) -> None:
@@ -181,6 +187,9 @@ def test_canonical() -> None:
         ("[roles]\nparty = ['*']", "got party"),
         ("roles = 1", "table"),
         ("denied = ['x']", "got denied"),
+        ("deny = ['cn: ward-7']", "no blanks around a name, got 'cn: ward-7'"),
+        ("deny = ['cn:ward-7 ']", "no blanks around a name"),
+        ("deny = ['sha256:768ade']", "64 digits of a fingerprint, or . after"),
         ("deny = ['ward-7']", "begin with cn:, jwt:, sha256: or .*'ward-7'"),
         ("deny = ['CN:ward-7']", "got 'CN:ward-7'"),
         ("[roles]\nclient = ['ward-*']", "got 'ward-\\*'"),

@@ -21,10 +21,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind, StatusCode
 
-from secure_infer.errors import CATALOGUE, AuditUnavailable, MalformedRequest, UnknownModel
+from secure_infer.errors import CATALOGUE, AuditUnavailable, MalformedRequest, SettingsError, UnknownModel
 from secure_infer.v1 import inference_pb2, models_pb2, models_pb2_grpc
 from secure_infer_client import Client, transport
 from secure_infer_server.audit import AuditSettings, journal
+from secure_infer_server.callers.credentials import InForce, server_credentials
 from secure_infer_server.commands import certs
 from secure_infer_server.guarded import GuardedGate, GuardSettings
 from secure_infer_server.observe import calls, tracing
@@ -223,16 +224,22 @@ def test_ready_is_gone_while_nothing_can_be_recorded(tmp_path: Path, monkeypatch
     gate.close()
 
 
-def test_when_the_certificate_ends_is_told(tmp_path: Path) -> None:
+def test_when_the_certificate_in_force_ends_is_told(tmp_path: Path) -> None:
+    """Not that of a file which was refused."""
     made = certs.make(tmp_path, ["localhost"], "ward-7", 30)
+    in_force = InForce()
 
-    def told(path: Path | None) -> list[float]:
-        return [sample.value for family in CertificateMetrics(path).collect() for sample in family.samples]
+    def told() -> list[float]:
+        return [sample.value for family in CertificateMetrics(in_force).collect() for sample in family.samples]
 
-    assert told(None) == []
-    assert told(made["server.pem"]) == [pytest.approx(time.time() + 30 * 86400, abs=600)]
-    made["server.pem"].write_text("gone")
-    assert told(made["server.pem"]) == [0.0]
+    assert told() == []
+    server_credentials(made["server.pem"], made["server.key"], made["ca.pem"], in_force)
+    ends = told()
+    assert ends == [pytest.approx(time.time() + 30 * 86400, abs=600)]
+    later = certs.make(tmp_path / "later", ["localhost"], "ward-7", 60)
+    with pytest.raises(SettingsError):
+        server_credentials(later["server.pem"], made["server.key"], made["ca.pem"], in_force)
+    assert told() == ends
 
 
 def test_ready_ends_before_calls_do(tmp_path: Path) -> None:
