@@ -202,7 +202,7 @@ class AuditLog:
 
     def _sign(self, since: float | None) -> float | None:
         """Checkpoint where one is due; returns when the first entry without one was written."""
-        if not self._journal.unsigned:
+        if not (self._journal.unsigned or self._unsigned):
             return None
         now = monotonic()
         since = now if since is None else since

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from secure_infer.errors import InternalFault, SettingsError
-from secure_infer_server.audit import AuditLog, AuditSettings, AuditUnavailable, Event, WhenFull, journal
+from secure_infer_server.audit import AuditLog, AuditSettings, AuditUnavailable, Event, WhenFull, files, journal
 from secure_infer_server.audit import log as log_module
 from secure_infer_server.audit.journal import Journal
 from secure_infer_server.audit.signing import Signer, Verifier
@@ -421,3 +421,27 @@ def test_a_log_that_is_taken_away_takes_no_entries(tmp_path: Path) -> None:
             assert audit.failing
             assert audit.standing.failure
         shutil.rmtree(tmp_path / "log", ignore_errors=True)
+
+
+def test_a_head_that_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing comes meanwhile, as everything is refused."""
+    fails, replace = [False], files.replace
+
+    def broken(path: Path, data: bytes) -> None:
+        if fails[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(path, data)
+
+    monkeypatch.setattr(journal.files, "replace", broken)
+    with opened(tmp_path, checkpoint_seconds=0.05) as audit:
+        fails[0] = True
+        audit.record(event("before"))
+        assert "No space" in _until_refused(audit).message
+        fails[0] = False
+        for _ in range(500):
+            if not audit.failing:
+                break
+            threading.Event().wait(0.01)
+        audit.record(event("after"))
+    assert callers(tmp_path) == ["before", "after"]
+    assert check(tmp_path).ok
