@@ -33,11 +33,12 @@ def server_credentials(
 
     def read() -> Any:
         pair = pem.key_pair("--tls-key", key, "--tls-cert", certificate)
-        own.require_for_servers(certificate)
+        leaf = pem.chain("--tls-cert", pair[1])[0]
+        own.require_for_servers(leaf, certificate)
         authority = None if client_ca is None else pem.certificates("--client-ca", client_ca)
         configuration = grpc.ssl_server_certificate_configuration([pair], authority)
         if in_force is not None:
-            in_force.ends = pem.chain("--tls-cert", pair[1])[0].not_valid_after_utc.timestamp()
+            in_force.ends = leaf.not_valid_after_utc.timestamp()
         return configuration
 
     files = [certificate, key] if client_ca is None else [certificate, key, client_ca]

@@ -31,7 +31,7 @@ def check(
         warnings=[
             *checks.exposure(listening.host, listening.tls, guards),
             *tls_warnings(listening.tls, mutual=True),
-            *(() if listening.certificate is None else own.for_servers_alone(listening.certificate)),
+            *(() if listening.tls is None else own.for_servers_alone(listening.tls.certificate)),
             *checks.watching(listening.host, settings.reload.signers, metrics),
             *checks.files(configuration, settings.models, settings.reload),
             *modes.warnings(_halves(settings.models), []),

@@ -66,10 +66,6 @@ class Listening:
             )
 
     @property
-    def certificate(self) -> Path | None:
-        return None if self.identity is None else self.identity.certificate
-
-    @property
     def tls(self) -> Tls | None:
         """The identity, as other parts of a server know it."""
         identity = self.identity

@@ -325,5 +325,5 @@ def test_a_certificate_whose_extensions_cannot_be_read_is_taken_as_before(ca: Pa
     )
     with pytest.raises((ValueError, x509.UnsupportedGeneralNameType)):
         _ = leaf(out / "odd.pem").extensions
-    own.require_for_servers(out / "odd.pem")
+    own.require_for_servers(leaf(out / "odd.pem"), out / "odd.pem")
     assert list(own.for_servers_alone(out / "odd.pem")) == []
