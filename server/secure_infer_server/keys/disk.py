@@ -76,15 +76,15 @@ class DiskBackend:
             others = []
             for upload in self._rows.uploads("ORDER BY touched"):
                 if upload.touched <= stale:
-                    gone.append(self._rows.drop_upload(upload))
+                    gone += self._rows.drop_upload(upload)
                 elif upload.name != name:
                     others.append(upload)
                 elif upload.size == size and self._files.holds(upload.place, upload.held):
                     return upload.held
                 else:
-                    gone.append(self._rows.drop_upload(upload))
+                    gone += self._rows.drop_upload(upload)
             for upload in uploads_to_drop(self._limits, name, size, others, now):
-                gone.append(self._rows.drop_upload(upload))
+                gone += self._rows.drop_upload(upload)
             row = (name.id, name.owner, name.plan, name.digest, model, size, 0, now, self._files.create())
             self._rows.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             return 0
@@ -132,11 +132,11 @@ class DiskBackend:
             verify(name, upload.size, data, check)
             self._publish(upload)
         except FileNotFoundError:
-            with self._rows.reading():
-                if self._rows.key(name) is not None:  # somebody else was quicker
-                    return
+            # Another process dropped it, or is publishing it; whoever is at it is done once this one may write.
             self._discard(upload)
-            raise lost() from None
+            with self._rows.reading():
+                if self._rows.key(name) is None:
+                    raise lost() from None
         except Exception:
             self._discard(upload)
             raise
@@ -154,7 +154,7 @@ class DiskBackend:
             for key in keys_to_drop(
                 self._limits, upload.size, own, int(total), lambda: self._rows.keys("ORDER BY used")
             ):
-                gone.append(self._rows.drop_key(key))
+                gone += self._rows.drop_key(key)
             row = (name.id, name.owner, name.plan, name.digest, upload.model, upload.size, now, now, upload.place)
             self._rows.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._rows.execute("DELETE FROM uploads WHERE id = ?", (name.id,))
@@ -168,7 +168,7 @@ class DiskBackend:
     def _discard(self, upload: PendingKey) -> None:
         """Drop that upload, and not a later one of its name."""
         with self._rows.writing() as gone:
-            gone.append(self._rows.drop_upload(upload))
+            gone += self._rows.drop_upload(upload)
 
     # Keys.
 
@@ -181,7 +181,7 @@ class DiskBackend:
         if data is not None and hashlib.sha256(data).digest() == name.digest:
             return data if self.touch(name) else None
         with self._rows.writing(durable=True) as gone:  # rotten, or dropped meanwhile
-            gone.append(self._rows.drop_key(key))
+            gone += self._rows.drop_key(key)
         return None
 
     def touch(self, name: KeyName) -> bool:
@@ -192,8 +192,8 @@ class DiskBackend:
     def delete(self, name: KeyName) -> bool:
         with self._rows.writing(durable=True) as gone:
             key, upload = self._rows.key(name), self._rows.upload(name)
-            gone += [self._rows.drop_key(key)] if key else []
-            gone += [self._rows.drop_upload(upload)] if upload else []
+            gone += self._rows.drop_key(key) if key else []
+            gone += self._rows.drop_upload(upload) if upload else []
             return bool(gone)
 
     def held(self, owner: str | None) -> list[HeldKey]:
@@ -213,7 +213,7 @@ class DiskBackend:
             stale = self._rows.stale
             for upload in self._rows.uploads("ORDER BY touched"):
                 if upload.touched <= stale or not self._files.holds(upload.place, upload.held):
-                    gone.append(self._rows.drop_upload(upload))
+                    gone += self._rows.drop_upload(upload)
             gone += keys
         with self._rows.reading():
             known = {file for (file,) in self._rows.execute("SELECT file FROM keys UNION SELECT file FROM uploads")}

@@ -99,15 +99,17 @@ class DiskRows:
 
     def drop_expired(self) -> list[str]:
         """The files of keys past their time, whose rows are gone."""
-        return [self.drop_key(key) for key in self.keys("WHERE used <= ?", self.expired)]
+        return [file for key in self.keys("WHERE used <= ?", self.expired) for file in self.drop_key(key)]
 
-    def drop_key(self, key: HeldKey) -> str:
-        self.execute("DELETE FROM keys WHERE id = ? AND file = ?", (key.name.id, key.place))
-        return key.place
+    def drop_key(self, key: HeldKey) -> list[str]:
+        """The file to remove; none when the row went before, and the file with it."""
+        row = (key.name.id, key.place)
+        return [key.place] if self.execute("DELETE FROM keys WHERE id = ? AND file = ?", row).rowcount else []
 
-    def drop_upload(self, upload: PendingKey) -> str:
-        self.execute("DELETE FROM uploads WHERE id = ? AND file = ?", (upload.name.id, upload.place))
-        return upload.place
+    def drop_upload(self, upload: PendingKey) -> list[str]:
+        """The file to remove; none when the row went before: the file may be a key's by now."""
+        row = (upload.name.id, upload.place)
+        return [upload.place] if self.execute("DELETE FROM uploads WHERE id = ? AND file = ?", row).rowcount else []
 
     @contextmanager
     def reading(self) -> Iterator[None]:

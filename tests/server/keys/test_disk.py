@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from secure_infer_benchmarks.stress import key_kills
 from secure_infer_server.keys.disk import DiskBackend
 from secure_infer_server.keys.files import STALE_SECONDS, BlobFiles
 from secure_infer_server.keys.limits import KeyLimits
-from secure_infer_server.keys.names import Usage
+from secure_infer_server.keys.names import PendingKey, Usage
 from server.keys.stores import fine, name_of
 
 BODY = bytes(range(256)) * 100
@@ -66,6 +67,43 @@ def test_two_processes_work_on_one_store_and_both_are_killed(root: Path) -> None
     unknown = {(owner, key): None for owner in range(key_kills.OWNERS) for key in range(key_kills.KEYS)}
     keys, _, _ = key_kills.check(root, [], unknown)
     assert keys
+
+
+@pytest.mark.parametrize("interferes", ["commit", "discard"])
+def test_a_key_that_another_process_publishes_keeps_its_bytes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, interferes: str
+) -> None:
+    """The file is moved, its row is not there yet: the other finds an upload without a file, and must wait for the row."""
+    publisher, other = store(root), store(root)
+    publisher.begin(NAME, "model", len(BODY))
+    publisher.append(NAME, 0, BODY)
+    publish, drop = BlobFiles.publish, DiskBackend._discard
+    dropping, threads = threading.Event(), []
+    failures: list[BaseException] = []
+
+    def interfere() -> None:
+        try:
+            other.commit(NAME, fine) if interferes == "commit" else other.discard(NAME)
+        except BaseException as error:
+            failures.append(error)
+
+    def published(files: BlobFiles, place: str) -> None:
+        publish(files, place)
+        threads.append(threading.Thread(target=interfere))
+        threads[0].start()
+        assert dropping.wait(10)
+
+    def discarded(backend: DiskBackend, upload: PendingKey) -> None:
+        dropping.set()
+        drop(backend, upload)
+
+    monkeypatch.setattr(BlobFiles, "publish", published)
+    monkeypatch.setattr(DiskBackend, "_discard", discarded)
+    publisher.commit(NAME, fine)
+    threads[0].join()
+    assert not failures
+    assert other.get(NAME) == BODY
+    assert publisher.usage() == Usage(1, len(BODY), 0, 0)
 
 
 def test_keys_and_uploads_outlive_a_restart(root: Path) -> None:
