@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -52,3 +54,11 @@ def unit_rows(count: int, features: int, seed: int = 1) -> np.ndarray:
     """Rows of L2 norm one."""
     x = np.random.default_rng(seed).normal(size=(count, features))
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for what another thread or process does; longer than it ever takes on a machine with much else to do."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)

@@ -127,7 +127,10 @@ class Call:
         self._records.refused(self._identity, self._method, error, self._model, **self._fields())
 
     def _write(self, outcome: str, **sizes: int) -> None:
-        self._records.write(self._identity, self._method, outcome, self._model, **self._fields(**sizes))
+        fields = self._fields(**sizes)
+        if self._ask.subject:  # an administrator's debit
+            fields["records"] = self._ask.records
+        self._records.write(self._identity, self._method, outcome, self._model, **fields)
 
     def _received(self) -> int:
         if self._bytes_in is None:

@@ -20,7 +20,7 @@ class Ask:
     """What a call wants evaluated, as the client says it. records: that it counts as, of plan capacity; 0 where that is not
     known, and the call will be refused. queries: the ciphertexts of each, made when they are looked at; None where they are
     still to come, and identical requests cannot be told. subject: the identity whose keys or budgets an administrative call
-    is about."""
+    is about; records: that it debits."""
 
     model_digest: bytes = b""
     plan_digest: bytes = b""

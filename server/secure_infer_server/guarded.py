@@ -10,6 +10,7 @@ given back unless an answer was sent. Without callers, whoever TLS has verified 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from secure_infer_server.admission import UNAUTHENTICATED, Call, Records, is_log
 from secure_infer_server.audit.log import AuditLog
 from secure_infer_server.audit.settings import AuditSettings
 from secure_infer_server.budgets import Budgets, BudgetSettings
+from secure_infer_server.callers import unmet
 from secure_infer_server.callers.authenticator import Authenticator, AuthenticatorSettings
 from secure_infer_server.callers.caller import Caller
 from secure_infer_server.callers.permissions import Permissions, PermissionSettings
@@ -28,6 +30,8 @@ from secure_infer_server.callers.policy import CLIENT
 from secure_infer_server.callers.watched import Watcher
 from secure_infer_server.gate import NOTHING, Ask, Context
 from secure_infer_server.mpc import roles
+
+log = logging.getLogger(__name__)
 
 LONGEST_NAME = 64  # of a model that is not served, as rules see it
 
@@ -91,7 +95,8 @@ class GuardedGate:
             if settings.callers.permissions is not None:
                 self._permissions = Permissions(settings.callers.permissions)
                 watched += self._permissions.watched
-        self._watcher = Watcher(watched)
+        self._watcher = Watcher(watched, changed=self._tell_unmet)
+        self._unmet: frozenset[str] = frozenset()
         with ExitStack() as opened:
             self._budgets = None if settings.budgets is None else Budgets(settings.budgets)
             if self._budgets is not None:
@@ -114,6 +119,16 @@ class GuardedGate:
         # Last: what is charged from now on has its allowance.
         self._records = Records(self._audit, frozenset(models))
         self._served = {name: frozenset(digests) for name, digests in models.items()}
+        self._tell_unmet()
+
+    def _tell_unmet(self) -> None:
+        """Log which rules fit nothing that there is, those that did not before."""
+        permissions = self._permissions
+        if permissions is not None:
+            found = frozenset(unmet.warnings(permissions.policy, self._served, permissions.enrolled))
+            for text in sorted(found - self._unmet):
+                log.warning("%s", text)
+            self._unmet = found
 
     @property
     def takes_tokens(self) -> bool:

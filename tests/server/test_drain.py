@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ from secure_infer_server.models.registry import Registry
 from secure_infer_server.mpc.endpoint import Endpoint, Listening
 from secure_infer_server.settings import Settings
 from server.keys.raw import Tenant
-from shared import linear_head
+from shared import linear_head, until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 PATIENCE = 30.0
@@ -88,13 +87,6 @@ class Watched:
                 self.told.append(answer.status)
         except grpc.RpcError:
             pass
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def told(address: str) -> grpc.StatusCode:

@@ -34,7 +34,7 @@ from secure_infer_server.gate import Ask
 from secure_infer_server.guarded import CallerSettings, GuardedGate, GuardSettings
 from secure_infer_server.settings import Settings
 from secure_infer_server.workers.settings import WorkerSettings
-from shared import linear_head, unit_rows
+from shared import linear_head, unit_rows, until
 
 DIGEST, OTHER = b"m" * 32, b"o" * 32
 MODELS = {"icd": [DIGEST], "other": [OTHER]}
@@ -269,6 +269,26 @@ def test_names_have_to_fit(opened: Opened, tmp_path: Path) -> None:
         opened(budgets=budgets)
     with pytest.raises(SettingsError, match="rename"):
         settings(tmp_path, budgets=None).require_fit(["my model"])
+
+
+def test_rules_that_fit_nothing_are_told_once_and_again_when_they_change(
+    opened: Opened, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        found = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        caplog.clear()
+        return [text for text in found if text.startswith("policy: ")]
+
+    gate = opened(budgets=None)
+    assert told() == []
+    gate.start()
+    (tmp_path / "policy.toml").write_text(POLICY.replace('["icd"]', '["icb"]'))
+    until(lambda: "'icb'" in caplog.text)
+    gate.serve(MODELS)
+    assert told() == ["policy: [[allow]] number 2: no served model is called 'icb'"]
+    gate.serve({**MODELS, "icb": [b"b" * 32]})
+    gate.serve(MODELS)  # and is gone again
+    assert told() == ["policy: [[allow]] number 2: no served model is called 'icb'"]
 
 
 def test_a_server_behind_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -28,7 +28,7 @@ from secure_infer_server.settings import Settings, Tls
 from secure_infer_server.workers.settings import WorkerSettings
 from server.keys.raw import Tenant
 from server.keys.stores import RedisServer
-from shared import hidden_head, linear_head, unit_rows
+from shared import hidden_head, linear_head, unit_rows, until
 
 HEADS = {"cheap": linear_head(8, 3), "slow": hidden_head((600, 4, 2))}
 
@@ -45,13 +45,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def ask(client: Client, count: int = 1) -> int:

@@ -32,7 +32,7 @@ from secure_infer_server.logs import JsonLines
 from secure_infer_server.models.registry import Registry
 from secure_infer_server.models.served import ServedModel
 from secure_infer_server.settings import Policy, Settings
-from shared import linear_head
+from shared import linear_head, until
 
 
 @pytest.fixture
@@ -56,13 +56,6 @@ def public_half(plan: CoefficientPlan) -> Half:
 
 
 DIGEST = bytes(32)
-
-
-def until(condition: object, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_pool_fills_is_used_once_and_refills(plan: CoefficientPlan, public: Half) -> None:

@@ -73,4 +73,4 @@ def _model(request: Message) -> str | None:
 
 def _subject(request: Message) -> Ask:
     subject = getattr(request, "owner", "") or getattr(request, "identity", "")
-    return Ask(subject=subject) if subject else NOTHING
+    return Ask(subject=subject, records=getattr(request, "records", 0)) if subject else NOTHING

@@ -29,12 +29,13 @@ FIELDS = (
 class Event:
     """One request, when it is over: checked, and written as the log will hold it. members: JSON without the braces.
 
-    who: the authenticated identity. method: of the RPC. outcome: "ok" or the error's reason. model: the name of a model that is
-    served, never one that a client made up; model_digest, plan_digest, key_digest: 32 bytes, or empty where there is none.
-    records: as charged. bytes_in, bytes_out: of ciphertexts or keys. request_id: as the client sent it; its SHA-256 is kept,
-    so ids should be random. stored: answered from what was answered before. second_factor: given and right. subject: the
-    identity whose keys or budgets an administrative call is about, as the administrator wrote it; its SHA-256 is kept.
-    What is empty is left out. Raises InternalFault, which names the field and not its value.
+    who: the authenticated identity. method: of the RPC. outcome: "ok" or the error's reason. model: the name of a model that
+    is served, never one that a client made up; model_digest, plan_digest, key_digest: 32 bytes, or empty where there is none.
+    records: as charged, or debited by an administrator. bytes_in, bytes_out: of ciphertexts or keys. request_id: as the
+    client sent it; its SHA-256 is kept, so ids should be random. stored: answered from what was answered before.
+    second_factor: given and right. subject: the identity whose keys or budgets an administrative call is about, as the
+    administrator wrote it; its SHA-256 is kept. What is empty is left out. Raises InternalFault, which names the field and
+    not its value.
     """
 
     __slots__ = ("members",)

@@ -158,12 +158,18 @@ class Budgets:
         return Charge(self._leases, self._answers, request, request.records, day)
 
     def used(self, identity: str, model_digest: bytes) -> Used:
-        """What was debited, ever and today, leases that are not spent yet among it; reads the ledger."""
-        return self._ledger.used((identity, model_digest), self._leases.day)
+        """What was spent, ever and today, and what other processes have leased and not spent; reads the ledger."""
+        day, key = self._leases.day, (identity, model_digest)
+        return self._spent(key, self._ledger.used(key, day), day)
 
     def debits(self, identity: str | None, most: int) -> list[tuple[Key, Used]]:
-        """As `Ledger.debits`, today; reads the ledger."""
-        return self._ledger.debits(identity, self._leases.day, most)
+        """As `used`, of one identity's budgets, or of all; at most so many, the largest debits first."""
+        day = self._leases.day
+        return [(key, self._spent(key, used, day)) for key, used in self._ledger.debits(identity, day, most)]
+
+    def _spent(self, key: Key, debited: Used, day: int) -> Used:
+        unspent = self._leases.unspent(key, day)
+        return Used(max(0, debited.total - unspent.total), max(0, debited.day - unspent.day))
 
     def reset(self, identity: str, model_digest: bytes | None) -> int:
         """Set what was debited back to nothing, for one model or all; returns for how many models. What other processes have

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic, time
 
 from secure_infer.errors import BudgetExhausted, BudgetUnavailable, InternalFault
-from secure_infer_server.budgets.ledger import Grant, Key, Ledger
+from secure_infer_server.budgets.ledger import Grant, Key, Ledger, Used
 from secure_infer_server.budgets.settings import Allowance
 
 DAY = 86400
@@ -99,6 +99,12 @@ class Leases:
                 lease.left += records
                 return
         self._jobs.put(partial(self._ledger.give_back, key, records, day))
+
+    def unspent(self, key: Key, day: int) -> Used:
+        """What this process leased and has not spent: of the total, and of that day."""
+        with self._lock:
+            lease = self._leases.get(key)
+            return Used(0, 0) if lease is None else Used(lease.left, lease.left if lease.day == day else 0)
 
     def drop(self, identity: str, model: bytes | None) -> None:
         """Forget what this process leased ahead for an identity, for one model or all: nothing goes back to the ledger."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from secure_infer.errors import BudgetUnavailable, SettingsError
 from secure_infer_server.budgets.settings import MAX_RECORDS, Allowance
+from secure_infer_server.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._path, self._trouble = path, Trouble(log, "unusable")
         if not path.exists():
             log.warning("budgets: %s is not there and is made: everybody begins at nothing", path)
         self._database = connect(path, "FULL")
@@ -142,12 +144,12 @@ class Ledger:
 
     def used(self, key: Key, day: int) -> Used:
         """What was debited. Raises BudgetUnavailable."""
-        with self._lock, _reported():
+        with self._lock, self._reported():
             return self._used(key, day)
 
     def debits(self, identity: str | None, day: int, most: int) -> list[tuple[Key, Used]]:
         """What was debited of one identity's budgets, or of all; at most so many, the largest totals first."""
-        with self._lock, _reported():
+        with self._lock, self._reported():
             rows = self._database.execute(_LIST, (day, identity, most)).fetchall()
         return [((who, model), Used(total, today)) for who, model, total, today in rows]
 
@@ -170,7 +172,7 @@ class Ledger:
         return Used(*(row[0] if row else 0 for row in found))
 
     def _write(self, change: Callable[[], Result]) -> Result:
-        with self._lock, _reported():
+        with self._lock, self._reported():
             self._database.execute("BEGIN IMMEDIATE")  # from here on no other process reads what is about to change
             try:
                 result = change()
@@ -181,13 +183,14 @@ class Ledger:
                 raise
             return result
 
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise BudgetUnavailable(
-            f"the ledger of budgets cannot be used ({type(error).__name__}); nothing is answered uncounted. "
-            "Try again later, and tell the operator"
-        ) from error
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            # SQLite's words are of the disk or the schema: they hold no row's content.
+            self._trouble.meet("unusable", f"budgets: {self._path} cannot be used ({error}): queries are refused")
+            raise BudgetUnavailable(
+                f"the ledger of budgets cannot be used ({type(error).__name__}); nothing is answered uncounted. "
+                "Try again later, and tell the operator"
+            ) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from secure_infer.errors import SecureInferError
 
@@ -20,16 +21,37 @@ INTERVAL = 1.0
 """Seconds between two looks of a `Watcher`, and until what failed is tried again."""
 
 
+_every: WeakSet[Watched[Any]] = WeakSet()
+_guard = threading.Lock()
+
+
+def held_back() -> dict[str, bool]:
+    """Whether what is in the files was not taken over, by what they are; of everything that this process watches."""
+    with _guard:
+        every = list(_every)
+    found: dict[str, bool] = {}
+    for watched in every:
+        found[watched.what] = watched.failing or found.get(watched.what, False)
+    return found
+
+
 class Watched(Generic[Value]):
     """What `read()` made of some files. `value` is replaced as a whole, so that readers need no lock."""
 
     def __init__(self, what: str, read: Callable[[], Value], files: Callable[[], Iterable[Path]]) -> None:
         """Reads at once; raises what `read` raises. `what` names the files in the log, `files` lists them now."""
-        self._what, self._read, self._files = what, read, files
+        self.what, self._read, self._files = what, read, files
         self._lock = threading.Lock()
         self._stamp = self._stamped()
         self._failure, self._again = "", 0.0
         self.value = read()
+        with _guard:
+            _every.add(self)
+
+    @property
+    def failing(self) -> bool:
+        """Whether the files' last change is not in force, for what is wrong with them."""
+        return bool(self._failure)
 
     def refresh(self) -> bool:
         """Read again if a file was changed, replaced, added or removed; True when there is a new value.
@@ -48,12 +70,12 @@ class Watched(Generic[Value]):
             except Exception as error:  # a refusal nobody foresaw must not end the watching
                 return self._refuse(type(error).__name__)
             self._failure = ""
-            log.info("%s: read again", self._what)
+            log.info("%s: read again", self.what)
             return True
 
     def _refuse(self, failure: str) -> bool:
         if failure != self._failure:
-            log.error("%s: not taken over, the earlier one stays in force: %s", self._what, failure)
+            log.error("%s: not taken over, the earlier one stays in force: %s", self.what, failure)
         self._failure, self._again = failure, monotonic() + INTERVAL
         return False
 
@@ -72,8 +94,14 @@ def _stamp(path: Path) -> tuple[str, int, int, int, int]:
 class Watcher:
     """A thread that refreshes `Watched` files every `INTERVAL` seconds, so that no call waits for a file."""
 
-    def __init__(self, watched: Iterable[Watched[Any]], interval: float = INTERVAL) -> None:
-        self._watched, self._interval = tuple(watched), interval
+    def __init__(
+        self,
+        watched: Iterable[Watched[Any]],
+        interval: float = INTERVAL,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """changed: is told when there is a new value."""
+        self._watched, self._interval, self._changed = tuple(watched), interval, changed
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watcher", daemon=True)
 
@@ -87,5 +115,5 @@ class Watcher:
 
     def _look(self) -> None:
         while not self._ending.wait(self._interval):
-            for watched in self._watched:
-                watched.refresh()
+            if sum(watched.refresh() for watched in self._watched):
+                self._changed()

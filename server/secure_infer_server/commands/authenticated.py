@@ -36,9 +36,9 @@ def add_configuration(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
-def listening(options: argparse.Namespace, role: Role, whose: str) -> Listening:
+def listening(options: argparse.Namespace, role: Role) -> Listening:
     """Raises SettingsError unless all three files are given, with a certificate of that role, or --insecure and an address on
-    loopback. whose: role, in words."""
+    loopback."""
     files = (options.tls_cert, options.tls_key, options.client_ca)
     given = [file for file in files if file is not None]
     if options.insecure and given:
@@ -49,6 +49,6 @@ def listening(options: argparse.Namespace, role: Role, whose: str) -> Listening:
             "(`secure-infer certs dev` makes some to try out), or --insecure for loopback only"
         )
     if given:
-        roles.require_own(pem.certificates("--tls-cert", options.tls_cert), str(options.tls_cert), role, whose)
+        roles.require_own(pem.certificates("--tls-cert", options.tls_cert), str(options.tls_cert), role)
     host, port = address.parse(options.listen, "--listen (port 0 picks a free one)")
-    return Listening(host, port, Identity(*files) if given else None, drain.seconds(options))
+    return Listening(host, port, Identity(*files) if given else None, drain.seconds(options), role)

@@ -16,7 +16,7 @@ from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import DealerMetrics
 from secure_infer_server.mpc.roles import Role
-from secure_infer_server.observe.collectors import CertificateMetrics, StateMetrics
+from secure_infer_server.observe.collectors import CertificateMetrics, FileMetrics, StateMetrics
 from secure_infer_server.report import Report, metrics_part, metrics_warnings, tls_part, tls_warnings, unread
 
 
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     """Deal until SIGTERM; prints one JSON line when ready."""
     parser = _parser()
     options, _ = flags.options(parser, arguments, os.environ, lambda path: flags.alone(parser, path))
-    listening = authenticated.listening(options, Role.DEALER, "for a dealer")
+    listening = authenticated.listening(options, Role.DEALER)
     if options.check_config:
         return _check(listening, options.metrics, as_json=options.json)
     process = DealerProcess(listening)
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         generators.forbid()
         process.heed_signals()  # before anybody can know that this is ready
         if seen.metrics is not None:
-            seen.metrics.add(CertificateMetrics(process.certificate))
+            seen.metrics.add(CertificateMetrics(process.certificate), FileMetrics())
             seen.metrics.add(StateMetrics(process.ready), DealerMetrics(process.dealer))
             seen.metrics.ready = process.ready
         ready.say(process.start(), tls=not options.insecure, metrics=seen.address)

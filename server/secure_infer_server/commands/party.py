@@ -24,7 +24,7 @@ from secure_infer_server.mpc.endpoint import Listening
 from secure_infer_server.mpc.metrics import StoreMetrics
 from secure_infer_server.mpc.models import PartyPolicy
 from secure_infer_server.mpc.process import PartyProcess, PartySettings
-from secure_infer_server.observe.collectors import AuditMetrics, CertificateMetrics, StateMetrics
+from secure_infer_server.observe.collectors import AuditMetrics, CertificateMetrics, FileMetrics, StateMetrics
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def run(arguments: list[str]) -> int:
     settings = PartySettings(
         party=options.id,
         models=options.models,
-        listening=authenticated.listening(options, roles.of_party(options.id), f"for --id {options.id}"),
+        listening=authenticated.listening(options, roles.of_party(options.id)),
         peer=options.peer,
         dealer=options.dealer,
         policy=policy,
@@ -135,7 +135,7 @@ def _serve(settings: PartySettings, gate: GuardedGate | None, seen: observed.Obs
         gate.start()
     process.heed_signals()  # before anybody can know that this is ready
     if seen.metrics is not None:
-        seen.metrics.add(CertificateMetrics(process.certificate))
+        seen.metrics.add(CertificateMetrics(process.certificate), FileMetrics())
         seen.metrics.add(StateMetrics(process.ready), StoreMetrics(process.stores))
         if gate is not None:
             seen.metrics.add(AuditMetrics(gate.audit_lag))

@@ -20,7 +20,7 @@ from secure_infer_server.commands import drain, observed, per_model, ready, relo
 from secure_infer_server.config import Configuration
 from secure_infer_server.guarded import GuardedGate
 from secure_infer_server.keys.settings import VARIABLE, KeySettings
-from secure_infer_server.observe.collectors import AuditMetrics, CertificateMetrics, StateMetrics
+from secure_infer_server.observe.collectors import AuditMetrics, CertificateMetrics, FileMetrics, StateMetrics
 from secure_infer_server.observe.endpoint import MetricsServer
 from secure_infer_server.observe.server import KeyMetrics, ModelMetrics, WorkerMetrics
 from secure_infer_server.settings import Policy, Settings
@@ -239,8 +239,8 @@ def _serve(
 def _tell(app: App, gate: GuardedGate | None, metrics: MetricsServer) -> None:
     """What is known of this server, for whoever reads its metrics."""
     front = app.front
-    metrics.add(CertificateMetrics(app.certificate), StateMetrics(lambda: app.ready), ModelMetrics(app.registry))
-    metrics.add(WorkerMetrics(front.pool, front.lane), KeyMetrics(front.clients.vault))
+    metrics.add(CertificateMetrics(app.certificate), FileMetrics(), StateMetrics(lambda: app.ready))
+    metrics.add(ModelMetrics(app.registry), WorkerMetrics(front.pool, front.lane), KeyMetrics(front.clients.vault))
     if gate is not None:
         metrics.add(AuditMetrics(gate.audit_lag))
     metrics.live, metrics.ready = app.alive, lambda: app.ready

@@ -8,7 +8,7 @@ process (in memory: does not). All methods are safe over threads, and on disk an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from secure_infer.errors import MalformedRequest
@@ -18,8 +18,16 @@ Check = Callable[[bytes], None]
 """Raises when bytes of the right length must not become a key: malformed, or a secret key sent by mistake."""
 
 
+FULL, BUSY, AWAY = "full", "busy", "away"
+"""What may be wrong with a disk or a network."""
+
+
 class Backend(Protocol):
     """Keys by name, within `KeyLimits`. Expired keys and stale uploads are as if they were gone."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How often what holds the bytes failed, by reason: its disk or memory is full, it is busy or away."""
 
     def begin(self, name: KeyName, model: str, size: int) -> int:
         """Start an upload of `size` bytes, or go on with it. Returns the bytes held: `size` when nothing is missing.

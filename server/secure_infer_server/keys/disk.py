@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from secure_infer.errors import SecureInferError, SettingsError
@@ -63,6 +63,10 @@ class DiskBackend:
             self._files.close()
             raise
         self._files.share()
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        return self._rows.trouble.counts
 
     # Uploads.
 

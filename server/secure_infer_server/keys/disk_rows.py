@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 import threading
@@ -11,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from secure_infer.errors import InternalFault, ResourceExhausted, SettingsError
+from secure_infer_server.keys.backend import BUSY, FULL
 from secure_infer_server.keys.limits import KeyLimits
 from secure_infer_server.keys.names import HeldKey, KeyName, PendingKey
+from secure_infer_server.trouble import Trouble
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 BUSY_SECONDS = 10.0
@@ -52,8 +57,10 @@ class DiskRows:
     def __init__(
         self, path: Path, limits: KeyLimits, clock: Callable[[], float], remove: Callable[[str], None]
     ) -> None:
-        self._limits, self._clock, self._remove, self._process = limits, clock, remove, os.getpid()
+        self._path, self._limits, self._clock, self._remove = path, limits, clock, remove
+        self._process = os.getpid()
         self._lock = threading.RLock()
+        self.trouble = Trouble(log, FULL, BUSY)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._rows = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self.execute = self._rows.execute
@@ -140,12 +147,17 @@ class DiskRows:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-                raise ResourceExhausted(
-                    "key store: its disk is full or too busy; ask again shortly", again="shortly"
-                ) from None
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise self._full() from None
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                self.trouble.meet(BUSY, f"key store: others kept its database for {BUSY_SECONDS:.0f} seconds")
+                raise ResourceExhausted("key store: its disk is too busy; ask again shortly", again="shortly") from None
             raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ResourceExhausted("key store: its disk is full") from None
+                raise self._full() from None
             raise
+
+    def _full(self) -> ResourceExhausted:
+        self.trouble.meet(FULL, f"key store: the disk of {self._path} is full: no client can upload keys")
+        return ResourceExhausted("key store: its disk is full")

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from secure_infer_server.keys.backend import Check, beyond, gap, lost, missing, verify
@@ -30,6 +30,7 @@ class MemoryBackend:
         self._keys: OrderedDict[KeyName, tuple[HeldKey, bytes]] = OrderedDict()
         self._uploads: OrderedDict[KeyName, _Upload] = OrderedDict()
         self._lock = threading.Lock()
+        self.failures: Mapping[str, int] = {}
 
     def begin(self, name: KeyName, model: str, size: int) -> int:
         check_size(self._limits, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from secure_infer_server.keys.backend import Check, beyond, gap, lost, missing, verify
@@ -49,6 +49,10 @@ class RedisBackend:
         self._upload_life = int(limits.upload_seconds) + SLACK_SECONDS
         with self._rows.catalogued():
             self._client.ping()
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        return self._rows.trouble.counts
 
     # Uploads.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from secure_infer.errors import MissingExtra, ResourceExhausted, ServerUnavailable, SettingsError
+from secure_infer_server.keys.backend import AWAY, BUSY, FULL
 from secure_infer_server.keys.names import HeldKey, KeyName, PendingKey
+from secure_infer_server.trouble import Trouble
+
+log = logging.getLogger(__name__)
 
 PIECE = 4 << 20
 """Bytes of a blob in one value."""
@@ -59,6 +64,7 @@ class RedisRows:
         except ImportError:
             raise MissingExtra("keys in Redis need the extra `redis`: pip install 'secure-infer[redis]'") from None
         self._errors, self._prefix = redis.exceptions, f"{{{settings.prefix}}}"
+        self.trouble = Trouble(log, FULL, BUSY, AWAY)
         try:
             # A connection that died while idle is worth a second try; all steps may be repeated.
             self.client: Any = redis.Redis.from_url(
@@ -178,6 +184,7 @@ class RedisRows:
                         return result
                     except self._errors.WatchError:
                         time.sleep(PAUSE * (1 + secrets.randbelow(100)) / 100)
+        self.trouble.meet(BUSY, f"key store: other servers changed it {ATTEMPTS} times while one change was decided")
         raise ResourceExhausted("key store: too many servers change it at once; ask again shortly", again="shortly")
 
     @contextmanager
@@ -185,9 +192,11 @@ class RedisRows:
         # The texts of Redis's errors may hold its address and user: they stay here.
         try:
             yield
-        except (self._errors.ConnectionError, self._errors.TimeoutError):
+        except (self._errors.ConnectionError, self._errors.TimeoutError) as error:
+            self.trouble.meet(AWAY, f"key store: Redis does not answer ({type(error).__name__})")
             raise ServerUnavailable("the server's key store (Redis) does not answer; ask again later") from None
         except self._errors.OutOfMemoryError:
+            self.trouble.meet(FULL, "key store: Redis is out of memory: no client can upload keys")
             raise ResourceExhausted("key store: Redis is out of memory; ask again shortly", again="shortly") from None
 
 

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic
 
 from secure_infer.ckks.plan import Plan
@@ -156,12 +156,10 @@ class KeyVault(Generic[Ready]):
     def _confirmed(self, name: KeyName, keys: Ready, confirmed: float) -> Ready | None:
         if self._clock() - confirmed < self._confirm:
             return keys
-        try:
+        with suppress(ServerUnavailable):  # the backend has told
             if not self.backend.touch(name):
                 self._drop(name)
                 return None
-        except ServerUnavailable as away:
-            log.warning("key store: %s", away.reason)
         self._ready.confirm(name, self._clock())
         return keys
 

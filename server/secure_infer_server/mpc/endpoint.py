@@ -22,6 +22,7 @@ from secure_infer.wire import status as wire_status
 from secure_infer_server.callers.credentials import InForce, server_credentials
 from secure_infer_server.faults import failed, unexpected
 from secure_infer_server.messages import Careful
+from secure_infer_server.mpc.roles import Role
 from secure_infer_server.observe.calls import Watch
 from secure_infer_server.observe.health import LIVENESS, READINESS, STATUS
 from secure_infer_server.process import DRAIN_SECONDS, Ending, Underway, bound, drain
@@ -52,12 +53,13 @@ class Identity:
 @dataclass(frozen=True)
 class Listening:
     """Where a process listens, and as whom; identity None: without TLS, on loopback alone. drain: seconds that calls under way
-    have once it is to end."""
+    have once it is to end. role: that of its own certificate, renewed ones too."""
 
     host: str
     port: int
     identity: Identity | None
     drain: float = DRAIN_SECONDS
+    role: Role | None = None
 
     def __post_init__(self) -> None:
         if self.identity is None and not is_loopback(self.host):
@@ -112,7 +114,8 @@ class Endpoint:
         host, identity = self._listening.host, self._listening.identity
         credentials = None
         if identity is not None:
-            credentials = server_credentials(identity.certificate, identity.key, identity.authority, self.certificate)
+            files = (identity.certificate, identity.key, identity.authority)
+            credentials = server_credentials(*files, self.certificate, self._listening.role)
         address = bound(self.server, host, self._listening.port, credentials)
         self.server.start()
         self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)

@@ -70,14 +70,12 @@ def of_caller(context: grpc.ServicerContext) -> Role | None:
     return Role.CLIENT if pem is None else _read(pem)[0]
 
 
-def require_own(pem: bytes, file: str, expected: Role, whose: str) -> None:
+def require_own(pem: bytes, file: str, expected: Role) -> None:
     """Raise SettingsError unless this process's own certificate (PEM, checked before) names the role that it has to have."""
     found = _read(pem)[0]
     if found is not expected:
         got = "no role, an unknown one, or several" if found is None else found.short
-        raise SettingsError(
-            f"--tls-cert: expected a certificate with the role {expected.short} ({whose}), {file} has {got}"
-        )
+        raise SettingsError(f"--tls-cert: expected a certificate with the role {expected.short}, {file} has {got}")
 
 
 def is_insecure(context: grpc.ServicerContext) -> bool:

@@ -164,7 +164,7 @@ def _watched(identity: Identity, role: roles.Role) -> Watched[tuple[ssl.SSLConte
 
     def read() -> tuple[ssl.SSLContext, bytes, bytes]:
         pair = pem.key_pair("--tls-key", identity.key, "--tls-cert", identity.certificate)
-        roles.require_own(pair[1], str(identity.certificate), role, f"for party {role.short[-1]}")
+        roles.require_own(pair[1], str(identity.certificate), role)
         context = ssl.create_default_context(cadata=pem.certificates("--client-ca", identity.authority).decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(["h2"])

@@ -46,7 +46,7 @@ def security(tls: Tls, party: int) -> Security:
     if tls.client_ca is None:
         raise SettingsError("--client-ca: parties know each other by certificates; give the authority that signs them")
     _, chain = pem.key_pair("--tls-key", tls.key, "--tls-cert", tls.certificate)
-    roles.require_own(chain, str(tls.certificate), roles.of_party(party), f"for party {party}")
+    roles.require_own(chain, str(tls.certificate), roles.of_party(party))
     pem.certificates("--client-ca", tls.client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if party == 0 else ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from secure_infer import __version__
 from secure_infer_server.callers.credentials import InForce
+from secure_infer_server.callers.watched import held_back
 from secure_infer_server.observe.families import counters, gauge, gauges, histograms
 from secure_infer_server.observe.figures import Figures
 
@@ -76,6 +77,14 @@ class CertificateMetrics(Collector):
         ends = self._in_force.ends
         if ends is not None:
             yield gauge("certificate_not_after_timestamp_seconds", "When the certificate of this process ends.", ends)
+
+
+class FileMetrics(Collector):
+    """Files that are read again when they change: policies, keys of issuers, secrets of codes, certificates."""
+
+    def collect(self) -> Iterable[Metric]:
+        found = [((name,), held) for name, held in sorted(held_back().items())]
+        yield gauges("files_held_back", "1 while what is in them is not in force, as it cannot be.", ("files",), found)
 
 
 class StateMetrics(Collector):

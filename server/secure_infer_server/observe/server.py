@@ -8,7 +8,6 @@ from typing import Any
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from secure_infer.errors import ServerUnavailable
 from secure_infer_server.keys.vault import KeyVault
 from secure_infer_server.models.versions import Versions
 from secure_infer_server.observe.families import counters, gauge, gauges
@@ -47,9 +46,11 @@ class KeyMetrics(Collector):
         count, size = self._vault.in_memory
         yield gauge("keys_ready", "Keys in memory, ready for evaluation.", count)
         yield gauge("keys_ready_bytes", "Their bytes.", size)
+        failures = [((reason,), count) for reason, count in self._vault.backend.failures.items()]
+        yield counters("key_store_failures", "Steps that the key store failed.", ("reason",), failures)
         try:
             usage = self._vault.backend.usage()
-        except ServerUnavailable:
+        except Exception:  # whatever is wrong with it, other figures are told
             yield gauge("key_store_up", "1 while the key store answers.", 0)
             return
         yield gauge("key_store_up", "1 while the key store answers.", 1)

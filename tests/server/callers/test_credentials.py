@@ -24,6 +24,7 @@ from secure_infer_server.callers.credentials import server_credentials
 from secure_infer_server.callers.renewal import renew
 from secure_infer_server.callers.transport import Negotiated, negotiated
 from secure_infer_server.commands import certs
+from secure_infer_server.mpc.roles import Role
 
 
 class Answering(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -144,6 +145,29 @@ def test_a_new_client_ca(port: int, own: dict[str, Path], tmp_path: Path) -> Non
 def test_wrong_at_the_start(own: dict[str, Path]) -> None:
     with pytest.raises(SettingsError, match="does not belong"):
         server_credentials(own["server.pem"], own["client.key"], None)
+
+
+def test_of_another_role_at_the_start_and_later(own: dict[str, Path], tmp_path: Path) -> None:
+    """As a party's: what is put in its place by mistake would be refused by everybody."""
+    files = [tmp_path / "own.pem", tmp_path / "own.key"]
+
+    def put(name: str) -> None:
+        for file in files:
+            file.write_bytes(own[f"{name}{file.suffix}"].read_bytes())
+
+    put("party1")
+    with pytest.raises(SettingsError, match=r"the role party:0, \S+own.pem has party:1"):
+        server_credentials(*files, own["ca.pem"], role=Role.PARTY_0)
+    put("party0")
+    server = grpc.server(ThreadPoolExecutor(4), handlers=(Answering(),))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(*files, None, role=Role.PARTY_0))
+    server.start()
+    serial = served_serial(port)
+    put("party1")
+    assert served_serial(port) == serial
+    put("party0")
+    assert served_serial(port) == serial
+    server.stop(0)
 
 
 # What is negotiated. gRPC reads its environment once, so that each case has a process of its own.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from secure_infer.errors import SettingsError
 from secure_infer_server.callers import watched
-from secure_infer_server.callers.watched import Watched
+from secure_infer_server.callers.watched import Watched, Watcher
 
 
 def test_what_failed_is_tried_again_and_told_once(
@@ -34,12 +36,54 @@ def test_what_failed_is_tried_again_and_told_once(
             assert not found.refresh()
             clock[0] += watched.INTERVAL / 2
         assert found.value == "first"
+        assert watched.held_back()["it"]
         fails[0] = False
         clock[0] += watched.INTERVAL
         assert found.refresh()
         assert not found.refresh()
     assert found.value == "second one"
+    assert not watched.held_back()["it"]
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_one_of_several_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the keys of one issuer, twice; what is gone is told no more."""
+    fails = [False, False]
+
+    def reading(number: int) -> Callable[[], None]:
+        def read() -> None:
+            if fails[number]:
+                raise SettingsError("no")
+
+        return read
+
+    file = tmp_path / "file"
+    both = [Watched("one of two", reading(number), lambda: [file]) for number in range(2)]
+    for number in range(2):
+        fails[:] = [number == 0, number == 1]
+        file.write_text("x" * (number + 1))
+        assert [found.refresh() for found in both].count(False) == 1
+        assert watched.held_back()["one of two"]
+        monkeypatch.setattr(watched, "INTERVAL", 0.0)
+        fails[:] = [False, False]
+        for found in both:
+            found._again = 0.0
+            found.refresh()
+        assert not watched.held_back()["one of two"]
+    both.clear()
+    del found
+    assert "one of two" not in watched.held_back()
+
+
+def test_a_watcher_tells_of_changes_alone(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "ab"]
+    told = threading.Event()
+    watcher = Watcher([Watched(file.name, str, lambda file=file: [file]) for file in files], 0.01, told.set)  # type: ignore[misc]
+    watcher.start()
+    assert not told.wait(0.1)
+    files[1].write_text("new")
+    assert told.wait(20)
+    watcher.close()
 
 
 def test_a_changed_mode_is_a_change(tmp_path: Path) -> None:

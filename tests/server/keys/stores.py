@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from secure_infer_server.keys.names import KeyName
+from shared import until
 
 PLAN = hashlib.sha256(b"plan").digest()
 
@@ -56,11 +57,13 @@ class RedisServer:
         self._process = subprocess.Popen(
             [*command, *directory, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        end = time.monotonic() + 20
-        while not self.socket.exists():
-            assert time.monotonic() < end, "redis-server did not start"
-            assert self._process.poll() is None, "redis-server ended"
-            time.sleep(0.01)
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        """Its socket is there a moment before it is listened at."""
+        assert self._process.poll() is None, "redis-server ended"
+        with socket.socket(socket.AF_UNIX) as caller:
+            return caller.connect_ex(str(self.socket)) == 0
 
     def kill(self) -> None:
         self._process.kill()

@@ -206,8 +206,11 @@ def test_bytes_that_a_power_cut_took_are_asked_for_again(root: Path) -> None:
     assert backend.begin(NAME, "model", len(BODY)) == 0
 
 
-def test_a_full_disk_is_said_and_nothing_is_half_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_nothing_is_half_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = store(root)
+    assert backend.failures == {"full": 0, "busy": 0}
     put(backend)
 
     def full(*_: object) -> int:
@@ -227,6 +230,10 @@ def test_a_full_disk_is_said_and_nothing_is_half_there(root: Path, monkeypatch: 
             backend.commit(other, fine)
     assert not backend.held("bob")
     assert backend.get(NAME) == BODY
+    assert backend.failures == {"full": 2, "busy": 0}
+    assert [record.message for record in caplog.records] == [
+        f"key store: the disk of {root / 'keys.db'} is full: no client can upload keys"
+    ]
 
 
 def test_what_cannot_be_used_is_said(root: Path, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def test_servers_that_fill_it_at_once_keep_its_books(server: RedisServer) -> Non
     assert len(blobs(stores[0])) == usage.keys
 
 
-def test_a_server_that_is_away_is_said_in_time_and_found_again(server: RedisServer) -> None:
+def test_a_server_that_is_away_is_said_in_time_and_found_again(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = store(server)
     put(backend, "alice", BODY)
     server.kill()
@@ -110,6 +112,10 @@ def test_a_server_that_is_away_is_said_in_time_and_found_again(server: RedisServ
         with pytest.raises(ServerUnavailable) as away:
             call()
         assert str(server.socket) not in away.value.message
+    assert backend.failures == {"full": 0, "busy": 0, "away": 10}
+    told = [record.message for record in caplog.records if "Redis" in record.message]
+    assert told[:1] == ["key store: Redis does not answer (ConnectionError)"]
+    assert len(told) == 2  # a line of each store
     server.start()  # without what it held: its keys count as evicted
     assert backend.get(NAME) is None
     put(backend, "alice", BODY)

@@ -34,6 +34,7 @@ from secure_infer_server.keys.vault import KeyVault, load_client_keys
 from secure_infer_server.keystore import ClientKeys
 from server.keys.material import Sample, sample
 from server.keys.serving import serve_keys
+from shared import until
 
 CHUNK = 1 << 20
 
@@ -165,16 +166,11 @@ def test_an_upload_that_broke_goes_on(serving: Serving, key: Sample) -> None:
         stop.wait(20)
 
     call = alice.stub.UploadKeys.future(part(), metadata=alice.metadata)
-    end = time.monotonic() + 20
-    while not serving.backend.usage().uploads:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: serving.backend.usage().uploads)
     time.sleep(0.2)
     call.cancel()
     stop.set()
-    while alice.held()[0] < ends[2]:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: alice.held()[0] >= ends[2])
     assert alice.held() == (ends[2], False)
     with pytest.raises(MalformedRequest) as gap:
         alice.upload(key.data, offset=ends[2] + 1)
@@ -199,10 +195,7 @@ def test_a_stalled_upload_ends_and_what_came_is_kept(
             alice.call("UploadKeys", stalled())
     finally:
         stop.set()
-    end = time.monotonic() + 20
-    while alice.held() != (ends[1], False):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: alice.held() == (ends[1], False))
 
 
 def test_secrets_and_other_wrong_bytes_are_refused_and_not_kept(serving: Serving, key: Sample) -> None:

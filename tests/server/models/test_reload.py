@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from secure_infer_server.settings import Policy, Settings
 from secure_infer_server.workers.settings import WorkerSettings
 from server.test_batches import Caller
 from server.test_guarded import INFER, context
-from shared import hidden_head, linear_head, unit_rows
+from shared import hidden_head, linear_head, unit_rows, until
 
 OLD, NEW, NEWEST = (linear_head(8, 3, seed=seed) for seed in (0, 1, 2))
 ROWS = unit_rows(5, 8)
@@ -272,13 +272,6 @@ def test_the_gate_is_told_again(tmp_path: Path) -> None:
         else:
             assert expected is None
     gate.close()
-
-
-def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_server_process_takes_over_what_changes(tmp_path: Path) -> None:

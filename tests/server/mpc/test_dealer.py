@@ -6,7 +6,7 @@ import json
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,13 @@ from secure_infer_server.mpc.dealing import DealerProcess
 from secure_infer_server.mpc.endpoint import Identity, Listening
 from secure_infer_server.mpc.epoch import Epoch
 from secure_infer_server.mpc.seats import Seat
+from shared import until
 
 PROGRAM = "ab" * 32
 
 
 def recipe(*needs: Need, rows: int = 1, program: str = PROGRAM) -> Recipe:
     return Recipe(program, rows, needs or (Square(4),))
-
-
-def eventually(there: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # Recipes from foreign bytes.
@@ -230,7 +224,7 @@ def test_a_closed_seat_says_why_and_hangs_up_when_nobody_listens(monkeypatch: py
             next(sent)
         time.sleep(0.5)
     else:
-        eventually(lambda: hung)
+        until(lambda: hung)
     assert hung == ([] if taken else [1])
 
 
@@ -312,7 +306,7 @@ def test_one_live_stream_a_party(dealing: tuple[DealerProcess, str]) -> None:
         new.say(None)
         assert not list(other.call)  # ended in order: the epoch is over
         other.say(None)
-        eventually(lambda: dealing[0].dealer.figures().parties == (False, False))
+        until(lambda: dealing[0].dealer.figures().parties == (False, False))
 
 
 def test_a_party_that_does_not_read_is_dropped(
@@ -350,7 +344,7 @@ def test_one_recipe_that_cannot_be_dealt_does_not_stop_the_others(dealing: tuple
         for got in found:
             assert [message.WhichOneof("event") for message in got] == ["masks", "bundle", "bundle"]
             assert {message.bundle.recipe for message in got[1:]} == {good.digest}
-        eventually(lambda: dealing[0].dealer.figures().refused == 1)
+        until(lambda: dealing[0].dealer.figures().refused == 1)
         for caller in callers:
             caller.say(None)
 

@@ -30,6 +30,7 @@ from secure_infer_server.mpc.frames import HELLO_BYTES, Frame, Hello, Kind
 from secure_infer_server.mpc.lane import Lane, Patience
 from secure_infer_server.mpc.leader import _HANDSHAKES, LeaderLanes
 from secure_infer_server.settings import Tls
+from shared import until
 
 QUICK = Patience(message=0.3, handshake=1.0, retry=(0.01, 0.05))
 SLOW = Patience(message=20.0, handshake=20.0, retry=(0.01, 0.05))
@@ -92,13 +93,6 @@ def echo(start: bytes, lane: Lane) -> None:
 def asked(leader: LeaderLanes, start: bytes = b"hello", seconds: float = 10.0) -> bytes:
     with leader.lead(start, soon(seconds)) as lane:
         return bytes(lane.exchange(start))
-
-
-def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = soon(seconds)
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_rounds_of_many_sizes(pair: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -15,17 +13,10 @@ from secure_infer.heads import Head, ReLU
 from secure_infer.v1 import models_pb2, models_pb2_grpc
 from secure_infer_client import Client
 from server.mpc.processes import FEATURES, Deployment
-from shared import hidden_head, unit_rows
+from shared import hidden_head, unit_rows, until
 
 OLD, NEW, NEWEST = (hidden_head((FEATURES, 6, 3), ReLU(), seed=seed) for seed in (0, 1, 2))
 X = unit_rows(2, FEATURES)
-
-
-def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def ready(address: str) -> models_pb2.ModelReadyResponse:

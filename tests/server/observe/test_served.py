@@ -33,7 +33,7 @@ from secure_infer_server.observe.collectors import CertificateMetrics
 from secure_infer_server.observe.figures import REFUSED, TOTAL
 from secure_infer_server.observe.health import LIVENESS, READINESS
 from server.observe.serving import INFER, Running, running
-from shared import hidden_head, linear_head, unit_rows
+from shared import hidden_head, linear_head, unit_rows, until
 
 NAMED = "InferenceService/Infer"
 
@@ -49,14 +49,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         with Client(found.address, model="slow") as client:
             client.predict(unit_rows(1, 600))
         yield found
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """What is told after an answer has left is there a moment later."""
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def infer(address: str, metadata: Any = (), **fields: Any) -> Any:
