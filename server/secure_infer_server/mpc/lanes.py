@@ -95,7 +95,7 @@ class Lanes:
         """A lane is up; the condition is held."""
         self._announced &= bool(self._up)
         self._up[lane.number] = lane
-        self._met = True
+        self._met, self._last_complaint = True, ""
         if len(self._up) == self._lanes and not self._announced:
             self._announced = True
             log.info("party %d is there: %d of %d lanes are up", 1 - self._party, self._lanes, self._lanes)

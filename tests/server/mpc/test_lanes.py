@@ -381,6 +381,13 @@ def test_different_numbers_of_lanes_are_said_at_both_ends(
                 asked(leader, seconds=0.05)
         finally:
             other.close()
+        right = FollowerLanes(leader.address, own, echo, lanes=1, patience=SLOW)
+        right.start()
+        assert right.wait_up(10)
+        right.close()
+        until(lambda: leader.level == 0)
+        with pytest.raises(PeerFailure, match=r"is party 1 running\?$"):  # what was wrong before is mended
+            asked(leader, seconds=0.05)
 
 
 def test_a_party_that_is_alone_says_where_it_waits(caplog: pytest.LogCaptureFixture) -> None:
