@@ -82,7 +82,7 @@ def _evaluate(connection: Connection, head: Head, plan: str) -> None:
             except EOFError:
                 return
             started, answered = perf_counter(), 0
-            while (past := perf_counter() - started) < seconds:
+            while (past := perf_counter() - started) < seconds or not answered:
                 bench.answer(queries[answered % QUERIES])
                 answered += 1
             connection.send(answered / past)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter
 
 import grpc
 import numpy as np
@@ -28,6 +27,7 @@ from secure_infer.heads import Head
 from secure_infer.v1 import inference_pb2, keys_pb2, keys_pb2_grpc
 from secure_infer_benchmarks.engines import Engines
 from secure_infer_benchmarks.figures import Figure, Row, Suite, figure, ratio
+from secure_infer_benchmarks.rate import rate
 from secure_infer_benchmarks.synthetic import inputs, square_head
 from secure_infer_client import Client
 from secure_infer_client.keys import SecretKey
@@ -112,22 +112,12 @@ class Replay:
 
     def rate(self, callers: int, seconds: float) -> tuple[float, list[float]]:
         """Answers a second with so many requests under way, and milliseconds of each call."""
-        times: list[float] = []
-        started = perf_counter()
 
-        def call(first: int) -> None:
-            number = first
-            while (before := perf_counter()) - started < seconds:
-                self.infer(self.requests[number % len(self.requests)], timeout=60)
-                times.append(1e3 * (perf_counter() - before))
-                number += callers
+        def caller(first: int) -> Callable[[], None]:
+            requests = islice(cycle(self.requests), first, None, callers)
+            return lambda: self.infer(next(requests), timeout=60)
 
-        threads = [threading.Thread(target=call, args=(first,)) for first in range(callers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return len(times) / (perf_counter() - started), times
+        return rate([caller(first) for first in range(callers)], seconds)
 
     def close(self) -> None:
         self._channel.close()

@@ -66,6 +66,7 @@ def served(directory: Path, gate: Any = None, **workers: int) -> tuple[App, str]
 @pytest.fixture(scope="module")
 def app(directory: Path) -> Iterator[tuple[App, str]]:
     made = served(directory)
+    until(lambda: len(made[0].front.pool.pids()) == 2)  # ready with the first of them
     yield made
     made[0].stop()
 

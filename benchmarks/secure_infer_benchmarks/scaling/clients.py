@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from secure_infer.ckks.link import Link
 from secure_infer_benchmarks.figures import Row, figure
 from secure_infer_benchmarks.memory import resident
+from secure_infer_benchmarks.rate import rate
 from secure_infer_benchmarks.scaling.shapes import BASE, head, name, row
 from secure_infer_benchmarks.synthetic import inputs
 from secure_infer_benchmarks.throughput import Replay, Settings
@@ -79,7 +79,7 @@ def mpc(parties: LocalParties, clients: Sequence[int], slices: int, seconds: flo
             one.predict(x)
         sleep(SETTLE / 4)
         rates, calls = _slices(
-            clients, slices, lambda count: _rate([partial(one.predict, x) for one in opened[:count]], seconds)
+            clients, slices, lambda count: rate([partial(one.predict, x) for one in opened[:count]], seconds)
         )
         program, last = opened[0].plan, opened[0].last_call.stats
     words = f"{program.weights} weights, {program.fraction} fraction bits"
@@ -90,13 +90,13 @@ def mpc(parties: LocalParties, clients: Sequence[int], slices: int, seconds: flo
 Rates = tuple[dict[int, list[float]], dict[int, list[float]]]
 
 
-def _slices(clients: Sequence[int], slices: int, rate: Callable[[int], tuple[float, list[float]]]) -> Rates:
+def _slices(clients: Sequence[int], slices: int, measure: Callable[[int], tuple[float, list[float]]]) -> Rates:
     """Rates, and milliseconds of every call, by number of clients, which take turns."""
     rates: dict[int, list[float]] = {count: [] for count in clients}
     calls: dict[int, list[float]] = {count: [] for count in clients}
     for _ in tqdm(range(slices), desc="scaling: clients", leave=False, disable=None):
         for count in clients:
-            found, times = rate(count)
+            found, times = measure(count)
             rates[count].append(found)
             calls[count] += times
     return rates, calls
@@ -104,25 +104,6 @@ def _slices(clients: Sequence[int], slices: int, rate: Callable[[int], tuple[flo
 
 def _figures(rates: list[float], calls: list[float]) -> dict[str, Any]:
     return {"records_a_second": figure(rates, "1/s", "higher"), "call_ms": figure(calls)}
-
-
-def _rate(askers: Sequence[Callable[[], object]], seconds: float) -> tuple[float, list[float]]:
-    """Calls a second of as many threads, and milliseconds of each call."""
-    times: list[float] = []
-    started = perf_counter()
-
-    def ask(once: Callable[[], object]) -> None:
-        while perf_counter() - started < seconds:
-            begun = perf_counter()
-            once()
-            times.append(1e3 * (perf_counter() - begun))
-
-    threads = [threading.Thread(target=ask, args=(one,)) for one in askers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(times) / (perf_counter() - started), times
 
 
 def server_sessions(server: LocalServer, count: int) -> list[Row]:
