@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import grpc
 import numpy as np
@@ -17,9 +16,9 @@ from secure_infer.heads import ModelSpec
 from secure_infer_client.batches import Progress
 from secure_infer_client.costs import Costs
 from secure_infer_client.mpc.session import SharedSession
-from secure_infer_client.prediction import Call, CallStats
+from secure_infer_client.prediction import Call
 from secure_infer_client.session import Session
-from secure_infer_client.turns import Turns
+from secure_infer_client.turns import Answered, Turns
 
 Rows = NDArray[np.float64]
 
@@ -59,11 +58,11 @@ class Calls:
                 pinned = self._session.spec
         return pinned
 
-    def predict(self, rows: Rows, embed: float, progress: Progress) -> tuple[Rows, CallStats]:
-        """Logits of rows that keep the contract, and what their call cost. embed: seconds that came before it."""
+    def predict(self, rows: Rows, embed: float, progress: Progress) -> Answered:
+        """Logits of rows that keep the contract. embed: seconds that came before it."""
         return self._counted(self._turns.together(self._predict, rows, progress), embed)
 
-    def decide(self, rows: Rows, embed: float, progress: Progress) -> tuple[list[str], CallStats]:
+    def decide(self, rows: Rows, embed: float, progress: Progress) -> Answered:
         """As `predict`; answers in words."""
         return self._counted(self._turns.together(self._decide, rows, progress), embed)
 
@@ -90,11 +89,11 @@ class Calls:
         self._require_open()
         return self._session.decide(rows, costs, progress)
 
-    def _counted(self, answered: tuple[Any, CallStats], embed: float) -> tuple[Any, CallStats]:
-        answers, stats = answered
+    def _counted(self, answered: Answered, embed: float) -> Answered:
+        stats = answered.stats
         stats = replace(stats, embed_ms=1e3 * embed, total_ms=stats.total_ms + 1e3 * embed)
-        self._last = Call(stats, self._session.spec.digest)
-        return answers, stats
+        self._last = Call(stats, answered.spec.digest)
+        return answered._replace(stats=stats)
 
     def _require_own(self) -> None:
         if self._process != os.getpid():

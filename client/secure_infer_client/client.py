@@ -152,9 +152,9 @@ class Client:
         spec = self.spec
         rows = spec.contract.check(x)
         with self._recording.call("predict", len(rows), spec.digest) as outcome:
-            logits, stats = self._calls.predict(rows, 0.0, progress)
-            outcome.of(stats.plan, lambda: spec.decide(logits))
-        return logits
+            logits, stats, spec = self._calls.predict(rows, 0.0, progress)
+            outcome.of(stats.plan, spec.digest, lambda: spec.decide(logits))
+        return logits  # type: ignore[no-any-return]
 
     def classify(self, texts: Sequence[str], *, progress: Progress = nothing) -> list[Prediction]:
         """One Prediction a text. Texts are de-identified (unless switched off) and embedded on this machine.
@@ -169,12 +169,12 @@ class Client:
         embed = perf_counter() - started
         with self._recording.call("classify", len(prepared.removed), spec.digest) as outcome:
             if label_only:
-                labels, stats = self._calls.decide(prepared.rows, embed, progress)
+                labels, stats, spec = self._calls.decide(prepared.rows, embed, progress)
                 found = label_predictions(stats.error_bound, labels, prepared)
             else:
-                logits, stats = self._calls.predict(prepared.rows, embed, progress)
+                logits, stats, spec = self._calls.predict(prepared.rows, embed, progress)
                 found = predictions(spec, stats.error_bound, logits, prepared)
-            outcome.of(stats.plan, lambda: [one.label for one in found])
+            outcome.of(stats.plan, spec.digest, lambda: [one.label for one in found])
         return found
 
     def decide(self, x: Any, *, progress: Progress = nothing) -> list[str]:
@@ -185,9 +185,9 @@ class Client:
         spec = self.spec
         rows = spec.contract.check(x)
         with self._recording.call("decide", len(rows), spec.digest) as outcome:
-            labels, stats = self._calls.decide(rows, 0.0, progress)
-            outcome.of(stats.plan, lambda: labels)
-        return labels
+            labels, stats, spec = self._calls.decide(rows, 0.0, progress)
+            outcome.of(stats.plan, spec.digest, lambda: labels)
+        return labels  # type: ignore[no-any-return]
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Rows (R, d) of texts as `classify` embeds them, de-identified first; nothing is sent."""
@@ -217,8 +217,8 @@ class Client:
                 return exact.explanation(spec, published, self._text.embedder_for(spec), found, label)
             rows = self._text.pooled(occlusion.variants(found), spec)
         with self._recording.call("explain", 1, spec.digest) as outcome:
-            logits, stats = self._calls.predict(rows, perf_counter() - started, progress)
-            outcome.of(stats.plan, lambda: spec.decide(logits[:1]))
+            logits, stats, spec = self._calls.predict(rows, perf_counter() - started, progress)
+            outcome.of(stats.plan, spec.digest, lambda: spec.decide(logits[:1]))
         return occlusion.explanation(spec, found, logits, stats.error_bound, label)
 
     def evaluate_plaintext(self, x: Any) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from secure_infer.ckks.plan import Plan
+from secure_infer.heads import ModelSpec
 from secure_infer.mpc.disclosure import fails_unseen
 from secure_infer.mpc.program import SECURITY_BITS, Program
 from secure_infer.v1 import inference_pb2, mpc_pb2
@@ -36,6 +37,8 @@ class Costs:
     correlation_bytes: int = 0
     retries: int = 0
     plans: list[Plan | Program] = field(default_factory=list)
+    spec: ModelSpec = field(init=False)
+    """What answered: another than was pinned before, where a model that changed was accepted meanwhile."""
     started: float = field(default_factory=perf_counter)
 
     def again(self) -> None:

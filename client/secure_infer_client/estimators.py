@@ -75,7 +75,8 @@ class EncryptedClassifier(ClassifierMixin, _Served):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probabilities (B, labels), in the order of `classes_`."""
-        return self._spec.probabilities(self.client.predict(X))
+        logits = self.client.predict(X)
+        return self._spec.probabilities(logits)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """One label a row; works where answers are labels alone, too, unless a row may have several."""

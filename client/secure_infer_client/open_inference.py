@@ -98,5 +98,5 @@ class OpenInferenceClient(Client):
         with self._recording.call("decrypt", len(query.ciphertexts), digest) as outcome:
             with self._calls.turn():
                 logits = self._own.decrypt(query.encrypted, answered)
-            outcome.of(plan, lambda: self.spec.decide(logits))
+            outcome.of(plan, digest, lambda: self.spec.decide(logits))
         return logits

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from secure_infer.errors import MissingExtra, SettingsError
+from secure_infer_client import locks
 from secure_infer_client.sealed import KEY_BYTES
 
 
@@ -86,14 +87,31 @@ class OsKeyring:
         self._error: type[Exception] = errors.KeyringError
 
     def key(self) -> bytes:
-        held = self._get(self._name)
-        if held is None:
-            held = secrets.token_hex(KEY_BYTES)
-            self._set(self._name, held)
+        held = self._get(self._name) or self._made()
         try:
             return bytes.fromhex(held)
         except ValueError:
             raise SettingsError(f"the system's keyring: entry {self._name!r} of {self.SERVICE} is no key") from None
+
+    def _made(self) -> str:
+        """One key, also where several processes ask for the first time at once: the keyring itself has no such step."""
+        try:
+            place = Path.home() / ".cache" / "secure-infer" / "keyring.lock"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except (OSError, RuntimeError) as error:  # or no home at all
+            raise SettingsError(
+                f"the system's keyring: a new key takes a lock in the user's ~/.cache, which cannot be had ({error})"
+            ) from error
+        try:
+            locks.take(lock, wait=True)
+            held = self._get(self._name)
+            if held is None:
+                held = secrets.token_hex(KEY_BYTES)
+                self._set(self._name, held)
+            return held
+        finally:
+            os.close(lock)
 
     def remember(self, generation: int) -> None:
         self._set(f"{self._name}, generation", str(generation))

@@ -15,12 +15,11 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import weakref
 from contextlib import suppress
 from pathlib import Path
 
 from secure_infer.errors import CannotUnlock, SettingsError
-from secure_infer_client import durable
+from secure_infer_client import durable, locks
 from secure_infer_client.providers import KeyProvider, RemembersGeneration
 from secure_infer_client.sealed import HEADER_BYTES, Lock, Secret
 
@@ -44,7 +43,7 @@ class RingFile:
         self._generation = 0
         """Of what this process read or wrote last."""
         self._held: int | None = _hold(path)
-        _release_in_forks(self)
+        locks.leave_in_children(self.close)
 
     def read(self) -> bytes | None:
         """The content, or None where there is no file yet. Raises CannotUnlock where it does not open or is too old."""
@@ -115,7 +114,7 @@ class RingFile:
         if held is None:
             return
         if self._process == os.getpid():
-            _let_go(held)  # whatever copies there are in children
+            locks.let_go(held)
         os.close(held)
 
     def _latest(self) -> int:
@@ -134,42 +133,20 @@ def _secret(secret: str | KeyProvider) -> Secret:
 
 def _hold(path: Path) -> int:
     """A descriptor of the lock file, locked."""
-    try:
-        import fcntl  # POSIX alone has it
-    except ImportError:
-        raise SettingsError("key_ring: this platform has no POSIX file locks; keys stay in memory here") from None
+    if not locks.POSIX:
+        raise SettingsError("key_ring: this platform has no POSIX file locks; keys stay in memory here")
     lock = path.with_name(path.name + ".lock")
     try:
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SettingsError(f"key ring {path}: cannot be opened in its directory ({error.strerror})") from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not locks.take(held):
         os.close(held)
         raise SettingsError(
             f"key ring {path}: it is in use. A ring serves one process at a time, so that none goes on with a key that another "
             "had to destroy: share one client between threads, or give each process a ring of its own"
-        ) from None
+        )
     return held
-
-
-def _let_go(held: int) -> None:
-    import fcntl
-
-    fcntl.flock(held, fcntl.LOCK_UN)
-
-
-def _release_in_forks(file: RingFile) -> None:
-    """A forked child gives its copy of the lock up; else the lock would outlive the parent."""
-    known = weakref.ref(file)
-
-    def release() -> None:
-        copy = known()
-        if copy is not None:
-            copy.close()
-
-    os.register_at_fork(after_in_child=release)
 
 
 def _read_private(path: Path) -> bytes | None:

@@ -149,6 +149,7 @@ class Session(Exchange):
         except (ModelChanged, PlanRefused):
             # The server says that what was pinned is stale. Nothing of this part was evaluated, so nothing about the
             # key can leak. All of x starts anew: one call is never answered by two models.
+            costs.plans.clear()
             current = self._refresh()
         if current.embedder != pinned.embedder:
             raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
@@ -206,6 +207,7 @@ class Session(Exchange):
                 done += part
                 progress(min(1.0, done))
             start += share.records
+        costs.spec = self.spec
         return np.concatenate(found)
 
     def rotate(self, *, renew: bool) -> int:

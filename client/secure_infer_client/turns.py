@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_infer.errors import BudgetExhausted, InvalidInput, ResourceExhausted
+from secure_infer.errors import BudgetExhausted, InternalFault, InvalidInput, ResourceExhausted
+from secure_infer.heads import ModelSpec
 from secure_infer_client.batches import Progress
 from secure_infer_client.costs import Costs
 from secure_infer_client.prediction import CallStats
@@ -31,6 +32,14 @@ ONE_BY_ONE = (InvalidInput, BudgetExhausted, ResourceExhausted)
 """What may be wrong with one caller's rows, or only with all of them: then each is asked for by itself."""
 
 
+class Answered(NamedTuple):
+    """What was asked for, the cost of the call it was in, and the model that answered."""
+
+    answers: Any
+    stats: CallStats
+    spec: ModelSpec
+
+
 @dataclass(eq=False)
 class _Waiting:
     """One caller's rows, and in the end its answers or what went wrong."""
@@ -38,8 +47,7 @@ class _Waiting:
     ask: Ask
     rows: NDArray[np.float64]
     progress: Progress
-    answers: Any = None
-    stats: Any = None
+    answered: Answered | None = None
     problem: Exception | None = None
     done: bool = False
 
@@ -65,8 +73,8 @@ class Turns:
         finally:
             self._give()
 
-    def together(self, ask: Ask, rows: NDArray[np.float64], progress: Progress) -> tuple[Any, CallStats]:
-        """What `ask` answers to the rows, and the cost of the call they were in; raises what that raised."""
+    def together(self, ask: Ask, rows: NDArray[np.float64], progress: Progress) -> Answered:
+        """What `ask` answers to the rows; raises what that raised."""
         own = _Waiting(ask, rows, progress)
         if self._owner == threading.get_ident():  # asked from within a turn
             _run([own])
@@ -74,7 +82,9 @@ class Turns:
             self._wait(own)
         if own.problem is not None:
             raise own.problem
-        return own.answers, own.stats
+        if own.answered is None:
+            raise InternalFault("a turn ended without an answer")
+        return own.answered
 
     def _wait(self, own: _Waiting) -> None:
         with self._changed:
@@ -152,6 +162,6 @@ def _run(group: list[_Waiting]) -> None:
         return
     start = 0
     for waiting in group:
-        waiting.answers, waiting.stats = answers[start : start + len(waiting.rows)], stats
+        waiting.answered = Answered(answers[start : start + len(waiting.rows)], stats, costs.spec)
         start += len(waiting.rows)
         waiting.done = True

@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -283,7 +285,7 @@ def test_key_files(key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def session_keyring() -> Iterator[dict[tuple[str, str], str]]:
+def session_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, str], str]]:
     """The package `keyring` with a backend in memory."""
     keyring = pytest.importorskip("keyring")
     from keyring.backend import KeyringBackend
@@ -299,6 +301,7 @@ def session_keyring() -> Iterator[dict[tuple[str, str], str]]:
         def set_password(self, service: str, username: str, password: str) -> None:
             held[service, username] = password
 
+    monkeypatch.setenv("HOME", str(tmp_path))
     before = keyring.get_keyring()
     keyring.set_keyring(InMemory())
     yield held
@@ -313,6 +316,28 @@ def test_the_systems_keyring(tmp_path: Path, session_keyring: dict) -> None:
     again = entry(KeyRing(ring.path, provider=OsKeyring()))
     assert again.state.seeds == {"4096:97": SEED}
     again.close()
+
+
+@pytest.mark.usefixtures("session_keyring")
+def test_first_uses_of_a_keyring_at_once_have_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process asks between the look at the entry and its writing."""
+    keys, others = [], [OsKeyring() for _ in range(3)]
+    looked, get = threading.Barrier(3), OsKeyring._get
+
+    def slowly(self: OsKeyring, name: str) -> str | None:
+        found = get(self, name)
+        with suppress(threading.BrokenBarrierError):
+            looked.wait(0.2)
+        return found
+
+    monkeypatch.setattr(OsKeyring, "_get", slowly)
+    threads = [threading.Thread(target=lambda other=other: keys.append(other.key())) for other in others]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
 
 
 def test_no_keyring_service_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

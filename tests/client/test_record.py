@@ -263,6 +263,68 @@ def test_one_process_one_thread_at_a_time(tmp_path: Path) -> None:
         record.append({"kind": "call"})
 
 
+def test_processes_that_begin_one_record_at_once_lose_no_entry(tmp_path: Path) -> None:
+    """One of them has it; the others are told so, and none writes where nothing is kept."""
+    path, go = tmp_path / "r", tmp_path / "go"
+    code = (
+        "import pathlib, sys, time\n"
+        "from secure_infer.errors import SettingsError\n"
+        "from secure_infer_client import Record\n"
+        "print('there', flush=True)\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.001)\n"
+        "try: record = Record(sys.argv[1], sys.argv[3], operator='o')\n"
+        "except SettingsError as error: print(error.message)\n"
+        "else: record.append({'kind': 'call'}); print('entered', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(go), PASSPHRASE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    for child in children:
+        child.stdout.readline()
+    go.touch()
+    said = [child.stdout.readline().strip() for child in children]
+    for child in children:
+        child.communicate()
+    assert said.count("entered") == 1
+    assert sum("another process writes" in words for words in said) == 2
+    assert len(frame_ends(path)) == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_file_taken_from_under_it_is_said(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "r"
+    with opened(path) as record:
+        record.append({"kind": "call"})
+        path.rename(tmp_path / "moved")
+        if how == "replaced":
+            filled(path, 1)
+        with pytest.raises(SettingsError, match="moved or replaced"):
+            record.append({"kind": "call"})
+        if how == "removed":
+            (tmp_path / "moved").rename(path)
+            record.append({"kind": "call"})  # and is there again
+
+
+def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
+    """As a worker of `multiprocessing` that outlives its parent's record."""
+    path = tmp_path / "r"
+    record = opened(path)
+    (forked, told), (ended, end) = os.pipe(), os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(end)
+        os.write(told, b"x")
+        os.read(ended, 1)
+        os._exit(0)
+    os.read(forked, 1)
+    os.close(record._file)  # the parent is killed: nothing is unlocked, its copy is closed
+    record._file = -1
+    opened(path).close()
+    os.close(end)
+    os.waitpid(child, 0)
+    for file in (forked, told, ended):
+        os.close(file)
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     filled(tmp_path / "r", 1)
     with pytest.raises(CannotUnlock, match="passphrase"):

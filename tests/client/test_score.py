@@ -21,7 +21,7 @@ import pytest
 from client.parties import Parties
 from secure_infer import cli, models
 from secure_infer.ckks.link import Link
-from secure_infer.errors import InvalidInput, ServerUnavailable, SettingsError
+from secure_infer.errors import InvalidInput, ModelChanged, ServerUnavailable, SettingsError
 from secure_infer.heads import Head, Linear, ModelSpec, Task
 from secure_infer.mpc.program import Answers
 from secure_infer_client import Client, Record
@@ -165,8 +165,11 @@ class Flaky:
     def __init__(self, spec: ModelSpec, head: Head, label_only: bool = False) -> None:
         self.spec, self.head, self.label_only, self.offered = spec, head, label_only, Offered()
         self.fail: list[Exception] = []
-        stats = SimpleNamespace(plan="none", error_bound=0.0, bytes_up=10, bytes_down=5, key_bytes=1)
-        self.last_call = SimpleNamespace(stats=stats)
+        self.stats = SimpleNamespace(plan="none", error_bound=0.0, bytes_up=10, bytes_down=5, key_bytes=1)
+
+    @property
+    def last_call(self) -> Any:
+        return SimpleNamespace(stats=self.stats, model_digest=self.spec.digest)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         if self.fail:
@@ -226,6 +229,21 @@ def test_another_input_model_or_option_does_not_go_on(tmp_path: Path) -> None:
     assert score(client, anew, scheme="ckks", link=LOOPBACK).scored == 31
     with pytest.raises(SettingsError, match="nothing was overwritten"):
         score(client, job, scheme="ckks", link=LOOPBACK)
+
+
+def test_a_model_that_changes_meanwhile(tmp_path: Path) -> None:
+    """Accepted by the client, and yet no cohort is scored by two: what was scored before stays."""
+    features_file(tmp_path / "in.csv", 30)
+    client = flaky(linear_head(8, 3))
+    job = Job(tmp_path / "in.csv", tmp_path / "out.csv", COLUMNS, chunk=10)
+
+    def changed(_: object) -> None:
+        client.head = linear_head(8, 3, seed=9)
+        client.spec = ModelSpec.of("m", client.head)
+
+    with pytest.raises(ModelChanged, match=r"while a cohort was scored.*--restart"):
+        score(client, job, scheme="ckks", link=LOOPBACK, reached=changed)
+    assert not job.out.exists()
 
 
 def test_an_input_that_changes_meanwhile(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Server:
     def ask(self, rows: np.ndarray, costs: Any, progress: Any) -> np.ndarray:
         self.calls.append(len(rows))
         costs.plans.append(Plan())
+        costs.spec = "the model"
         self.entered.set()
         assert self.open.wait(20)
         problem = self.problem(rows)
@@ -104,7 +105,7 @@ class Crowd:
 
 def test_a_lone_caller_is_asked_for_at_once(doubles: Server, turns: Turns) -> None:
     doubles.open.set()
-    answers, stats = turns.together(doubles.ask, row(1, 2), nothing)
+    answers, stats, _ = turns.together(doubles.ask, row(1, 2), nothing)
     assert np.array_equal(answers, row(2, 4))
     assert (doubles.calls, stats.callers, stats.records) == ([2], 1, 2)
 

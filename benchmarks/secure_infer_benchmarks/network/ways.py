@@ -116,7 +116,8 @@ class Encrypted(Way):
 
     def ask(self, x: Floats) -> tuple[Floats, CallStats]:
         rows = self._calls.spec().contract.check(x)
-        return self._calls.predict(rows, 0.0, lambda part: None)
+        answered = self._calls.predict(rows, 0.0, lambda part: None)
+        return answered.answers, answered.stats
 
     def expected(self, link: Link) -> dict[str, float]:
         query, _ = usable([self._offer], link, self._costs)

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from secure_infer.ckks.link import Link
-from secure_infer.errors import InvalidInput, SecureInferError, SettingsError
+from secure_infer.errors import InvalidInput, ModelChanged, SecureInferError, SettingsError
 from secure_infer.heads import ModelSpec
 from secure_infer_client.client import Client
 from secure_infer_client.cohort import answers, chunks, tables
@@ -169,16 +169,22 @@ class _Run:
             return []
         try:
             with self._about(ready.rows, prepared.owner):
-                if self._label_only:
-                    labels = self._patience.call(lambda: self._client.decide(prepared.rows))
-                    return label_predictions(self._client.last_call.stats.error_bound, labels, prepared)
-                logits = self._patience.call(lambda: self._client.predict(prepared.rows))
+                ask = self._client.decide if self._label_only else self._client.predict
+                found: Any = self._patience.call(lambda: ask(prepared.rows))
         except TRANSIENT as error:
             done = self._stage.checkpoint
             waited = f" (waited {self._patience.waited:.0f} s)" if self._patience.waited else ""
             kept = f"{done.scored} rows are scored and kept{waited}; run the same command again to go on"
             raise type(error)(f"{error.message}. {kept}", **error.details) from None
-        return predictions(self._spec, self._client.last_call.stats.error_bound, logits, prepared)
+        call = self._client.last_call
+        if call.model_digest != self._spec.digest:  # one that the client was told to accept
+            raise ModelChanged(
+                f"model {self._spec.name!r} changed while a cohort was scored: {self._spec.digest[:12]}… began it, "
+                f"{call.model_digest[:12]}… is served now; --restart scores all of it with the new one"
+            )
+        if self._label_only:
+            return label_predictions(call.stats.error_bound, found, prepared)
+        return predictions(self._spec, call.stats.error_bound, found, prepared)
 
     def _about(self, rows: list[Row], owner: list[int]) -> Any:
         if self._record is None:

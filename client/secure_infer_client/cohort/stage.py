@@ -16,13 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from secure_infer.errors import SettingsError
-from secure_infer_client import durable
+from secure_infer_client import durable, locks
 from secure_infer_client.cohort.checkpoint import ANEW, Checkpoint
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there, that one process writes is left to its users
-    fcntl = None  # type: ignore[assignment]
 
 
 class Stage:
@@ -54,19 +49,17 @@ class Stage:
             raise
 
     def _claim(self) -> None:
-        busy = SettingsError(f"--out: another process is writing {self.out}")
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(self._lock)
-                self._lock = -1
-                raise busy from None
         # Its holder may have removed it, between our opening and our locking it.
-        if not self._lock_path.exists() or os.fstat(self._lock).st_ino != self._lock_path.stat().st_ino:
-            os.close(self._lock)
-            self._lock = -1
-            raise busy
+        if not locks.take(self._lock) or not self._is_in_place():
+            self._leave()
+            raise SettingsError(f"--out: another process is writing {self.out}")
+        locks.leave_in_children(self._leave)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._lock), self._lock_path.stat())
+        except OSError:
+            return False
 
     def _discard(self) -> None:
         for path in (self._path, self.partial, self._rejected, self.rejected, self.out):  # the checkpoint first
@@ -145,8 +138,13 @@ class Stage:
         if self._lock >= 0:
             if not self._path.exists():
                 self._lock_path.unlink(missing_ok=True)
-            os.close(self._lock)
-        self._lock = -1
+            locks.let_go(self._lock)
+        self._leave()
+
+    def _leave(self) -> None:
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def __enter__(self) -> Self:
         return self

@@ -185,6 +185,7 @@ class SharedSession:
             return self._answers_once(x, costs, progress, logits)
         except (ModelChanged, PlanRefused):
             # A party says that what was pinned is stale. All of x starts anew: one call is never answered by two models.
+            costs.plans.clear()
             current, _ = self._refresh()
         if current.embedder != pinned.embedder:
             raise ModelChanged(f"model {self._model!r} now takes another embedder; make a new client")
@@ -202,6 +203,7 @@ class SharedSession:
         for start in range(0, len(x), most):
             found.append(self._checked(spec, program, x[start : start + most], costs))
             progress(min(1.0, (start + most) / len(x)))
+        costs.spec = spec
         return np.concatenate(found)
 
     def _checked(self, spec: ModelSpec, program: Program, rows: NDArray[np.float64], costs: Costs) -> Answers:

@@ -13,16 +13,16 @@ from secure_infer_client.record.record import Record
 
 @dataclass
 class Outcome:
-    """What a call fills in as it learns it. answers: in words."""
+    """What a call fills in as it learns it. model_digest: as pinned before, until one answers. answers: in words."""
 
     model_digest: str
     keeps_answers: bool
     plan: str | None = None
     answers: list[str] | None = None
 
-    def of(self, plan: str, answers: Callable[[], Iterable[str]]) -> None:
-        """The call was answered. answers: asked for only where the record keeps them."""
-        self.plan = plan
+    def of(self, plan: str, model_digest: str, answers: Callable[[], Iterable[str]]) -> None:
+        """The call was answered, by that model. answers: asked for only where the record keeps them."""
+        self.plan, self.model_digest = plan, model_digest
         if self.keeps_answers:
             self.answers = list(answers())
 

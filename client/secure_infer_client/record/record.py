@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,15 +16,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from secure_infer.errors import InvalidInput, SettingsError
-from secure_infer_client import durable
+from secure_infer_client import durable, locks
 from secure_infer_client.providers import KeyProvider
 from secure_infer_client.record import frames
 from secure_infer_client.sealed import Lock, Secret
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there, that one process writes is left to its users
-    fcntl = None  # type: ignore[assignment]
 
 IDS = ("hashed", "plain")
 ID_BYTES = 16
@@ -71,28 +66,31 @@ class Record:
         self._about: ContextVar[About | None] = ContextVar("about", default=None)
         self._turn = threading.Lock()
         self._process = os.getpid()
+        new = None if self.path.exists() else Lock.new(key, frames.PURPOSE).header  # first: what is wrong makes no file
         try:
-            if not self.path.exists():
-                durable.replace(self.path, Lock.new(key, frames.PURPOSE).header)
-            self._file = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         except OSError as error:
-            raise SettingsError(f"record: {self.path} cannot be written ({error.strerror})") from error
+            raise self._unwritable(error) from error
         try:
-            self._begin(key)
+            self._begin(key, new)
         except BaseException:
             os.close(self._file)
             raise
+        locks.leave_in_children(self._leave)
 
-    def _begin(self, key: Secret) -> None:
-        if fcntl is not None:
+    def _begin(self, key: Secret, new: bytes | None) -> None:
+        if not locks.take(self._file):
+            raise SettingsError(f"record: another process writes to {self.path}; give each process a record of its own")
+        self._require_in_place()
+        if not os.fstat(self._file).st_size:  # new; in place, and locked: processes that begin at once begin one file
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise SettingsError(
-                    f"record: another process writes to {self.path}; give each process a record of its own"
-                ) from None
-        if os.fstat(self._file).st_ino != self.path.stat().st_ino:
-            raise SettingsError(f"record: another process made {self.path} at the same moment; open it again")
+                durable.write(self._file, new or Lock.new(key, frames.PURPOSE).header)
+                durable.sync(self._file)
+                durable.sync_directory(self.path.parent)
+            except OSError as error:
+                with suppress(OSError):
+                    durable.cut(self._file, 0)
+                raise self._unwritable(error) from error
         with open(self._file, "rb", closefd=False) as file:
             lock = Lock.of(frames.opened(file), key, frames.PURPOSE)
             self._ids, self._chain = lock.key(b"ids"), frames.Chain(lock)
@@ -141,20 +139,40 @@ class Record:
         with self._turn:
             if self._file < 0:
                 raise SettingsError("this record is closed; open it again")
+            self._require_in_place()
             data, after = self._chain.frame(message)
             try:
                 durable.cut(self._file, self._size)  # what a write that failed left
                 durable.write(self._file, data)
                 durable.sync(self._file)
             except OSError as error:
-                raise SettingsError(f"record: {self.path} cannot be written ({error.strerror})") from error
+                raise self._unwritable(error) from error
             self._chain.position, self._size = after, self._size + len(data)
 
+    def _require_in_place(self) -> None:
+        """Raise SettingsError where entries would go to a file that has lost its name."""
+        try:
+            there = os.path.samestat(os.fstat(self._file), self.path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise SettingsError(f"record: {self.path} was moved or replaced while it was written to; open it again")
+
+    def _unwritable(self, error: OSError) -> SettingsError:
+        return SettingsError(f"record: {self.path} cannot be written ({error.strerror})")
+
     def close(self) -> None:
+        if self._process != os.getpid():
+            return self._leave()
         with self._turn:
             if self._file >= 0:
-                os.close(self._file)
-            self._file = -1
+                locks.let_go(self._file)
+            self._leave()
+
+    def _leave(self) -> None:
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def __enter__(self) -> Self:
         return self

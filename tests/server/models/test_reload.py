@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from google.protobuf.message import Message
 
 from secure_infer.ckks.batch.packing import read_batch
 from secure_infer.errors import BudgetExhausted, ModelChanged, SecureInferError, SettingsError, UnknownModel
-from secure_infer.heads import Head, ReLU
+from secure_infer.heads import Head, Linear, ReLU
 from secure_infer.v1 import models_pb2, models_pb2_grpc
 from secure_infer_client import Client, transport
 from secure_infer_client.local_server import LocalServer
+from secure_infer_client.record import Record, read
 from secure_infer_server import clients
 from secure_infer_server.app import App
 from secure_infer_server.audit.settings import AuditSettings
@@ -104,6 +105,59 @@ def test_who_pinned_a_version_is_answered_by_it_until_its_time_is_over(tmp_path:
                 strict.predict(ROWS)
             assert answers(open_minded, NEW)
             assert asked == [NEW.digest]
+
+
+class SecondClass:
+    """An embedder whose every text is of the second class of `swapped` heads."""
+
+    identity = "toy"
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        return np.eye(8)[[1] * len(texts)]
+
+
+def swapped(*labels: str) -> Head:
+    """The same network under labels in another order, as after a training run on shuffled data."""
+    return Head(
+        [Linear(np.eye(2, 8), np.zeros(2))], labels=list(labels), input_bound=1.0, input_norm=1.0, embedder="toy"
+    )
+
+
+def test_the_call_that_meets_a_new_model_reads_its_answer_by_it(tmp_path: Path) -> None:
+    """Labels, calibration and digest are those of the model that answered, in records, too."""
+    old, new = swapped("benign", "malignant"), swapped("malignant", "benign")
+    (tmp_path / "models").mkdir()
+    with (
+        serving(tmp_path / "models", heads={"m": old}) as served,
+        Record(tmp_path / "r", "correct horse", operator="o", answers=True) as record,
+        Client(
+            served.address,
+            model="m",
+            embedder=SecondClass(),
+            deidentify=False,
+            accept_model=lambda _: True,
+            record=record,
+        ) as client,
+    ):
+        asks = {
+            "classify": lambda: client.classify(["text"])[0].label,
+            "decide": lambda: client.decide(np.eye(8)[[1]])[0],
+            "explain": lambda: client.explain("some text").label,
+            "predict": lambda: new.labels[int(client.predict(np.eye(8)[[1]])[0].argmax())],
+        }
+        for ask in asks.values():
+            served.save(old)
+            served.later()
+            assert client.classify(["text"])[0].label == "malignant"
+            served.save(new)
+            served.later()
+            assert ask() == "benign"
+            assert client.last_call.model_digest == new.digest
+    with read(tmp_path / "r", "correct horse") as (view, found):
+        calls = [(one["call"], one["model_digest"], *one["answers"]) for one in found]
+        assert not view.problems
+    expected = [[("classify", old.digest, "malignant"), (call, new.digest, "benign")] for call in asks]
+    assert calls == [one for pair in expected for one in pair]
 
 
 def test_a_bad_file_leaves_everything_as_it_was_and_says_so(tmp_path: Path) -> None:
