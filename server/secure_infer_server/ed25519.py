@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from secure_infer import whole
 from secure_infer.errors import SettingsError
 
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\s*", re.DOTALL)
@@ -27,10 +27,7 @@ def make(path: Path, what: str) -> None:
     """A new private key in a new file that its owner alone can read. what: names the key in errors. Raises SettingsError."""
     data = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        whole.create(path, data)
     except FileExistsError:
         raise SettingsError(f"{what}: {path} is there already; nothing was overwritten") from None
     except OSError as error:

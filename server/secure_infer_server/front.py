@@ -230,7 +230,8 @@ async def _exchanged(call: BatchCall, messages: AsyncIterator[list[bytes]]) -> A
             await call.add(ciphertexts)
         call.end()
 
-    feeding = asyncio.get_running_loop().create_task(feed())
+    feeding: asyncio.Task[None] = asyncio.get_running_loop().create_task(feed())
+    step: asyncio.Future[Event | None] | asyncio.Task[None] = feeding
     events = aiter(call.events())
     try:
         while True:
@@ -238,13 +239,12 @@ async def _exchanged(call: BatchCall, messages: AsyncIterator[list[bytes]]) -> A
             if not feeding.done():
                 await asyncio.wait({step, feeding}, return_when=asyncio.FIRST_COMPLETED)
             if feeding.done() and feeding.exception() is not None and not step.done():
-                step.cancel()
-                await asyncio.gather(step, return_exceptions=True)
                 feeding.result()
             event = await step
             if event is None:
                 return
             yield event
-    finally:
-        feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
+    finally:  # also when this is cancelled: a step that went on would take the worker's last frame
+        for task in (feeding, step):
+            task.cancel()
+        await asyncio.gather(feeding, step, return_exceptions=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from secure_infer_server.batches import Answer, Batches, Event, allowed_seconds,
 from secure_infer_server.models.registry import Registry
 from secure_infer_server.models.served import OfferedBatch, ServedModel
 from secure_infer_server.settings import Policy, Settings
-from shared import linear_head, unit_rows
+from shared import linear_head, unit_rows, until
 
 HEAD = linear_head(8, 3)
 ROWS = unit_rows(50, 8)
@@ -259,21 +260,30 @@ def test_places_are_bounded_and_single_queries_go_on_meanwhile(app: tuple[App, s
 
 
 def until_free(caller: Caller) -> list[Message]:
-    for _ in range(200):
-        try:
-            return caller.send(caller.batch(ROWS))
-        except ResourceExhausted:
-            threading.Event().wait(0.05)
-    raise AssertionError("the place was never given back")
+    answers: list[Message] = []
+
+    def is_free() -> bool:
+        with suppress(ResourceExhausted):
+            answers.extend(caller.send(caller.batch(ROWS)))
+        return bool(answers)
+
+    until(is_free)
+    return answers
 
 
-def test_a_cancelled_batch_gives_its_place_back(caller: Caller) -> None:
-    end = threading.Event()
+def test_a_cancelled_batch_gives_its_place_back_and_keeps_its_worker(app: tuple[App, str], caller: Caller) -> None:
+    lane, end = app[0].front.lane, threading.Event()
+    until_free(caller)
+    until(lambda: not lane._busy)
+    pids, before = lane.pids(), lane.figures()
     call = caller.stub.InferBatch(held_open(caller, end), timeout=60)
     started(call)
     call.cancel()
     end.set()
     assert until_free(caller)
+    until(lambda: not lane._busy)
+    assert lane.pids() == pids
+    assert (lane.figures().died, lane.figures().replaced) == (before.died, before.replaced)
 
 
 def test_a_deadline_ends_a_batch(caller: Caller) -> None:

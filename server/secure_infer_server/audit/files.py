@@ -4,6 +4,7 @@ audit-00000001.jsonl ...   segments, one after the other; the last one grows
 audit.head                 the last checkpoint, signed as such: a log cut back to an earlier one no longer fits it
 audit.pub                  the public keys that signed, PEM
 torn-*.bin                 what a crash left of a line, set aside at the next start; the log says so
+torn-*.untold              the same, as long as the log does not
 audit.lock                 held by the process that writes
 """
 

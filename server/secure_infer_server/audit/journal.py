@@ -53,6 +53,7 @@ class Journal:
         self._open(max(1, resumed.segment))
         torn: list[Record] = [(chain.RECOVERED, time(), each) for each in resumed.torn]
         self.write([*torn, (chain.OPENED, time(), {"key": self._signer.fingerprint})])
+        recovery.told(self.directory)
         self.checkpoint()
 
     @property

@@ -13,6 +13,9 @@ from secure_infer.errors import SettingsError
 from secure_infer_server.audit import chain, files
 from secure_infer_server.audit.chain import Chain
 
+_UNTOLD = ".untold"
+"""Ends the names of files that were set aside until the log says so."""
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -66,7 +69,7 @@ def resume(directory: Path) -> Resumed:
         if data[end:]:
             torn.append(_set_aside(path, data[end:], end))
         if end:
-            return Resumed(where, number, log, torn)
+            return Resumed(where, number, log, _with_untold(directory, torn))
         path.unlink()  # its first line never became durable: the segment before it is the last
     if head is not None:
         raise _damaged(directory, f"there are no entries, its signed head says {head['sequence']}")
@@ -88,13 +91,32 @@ def _last_entry(data: bytes) -> tuple[Chain, int, str]:
 
 def _set_aside(path: Path, torn: bytes, end: int) -> dict[str, Any]:
     """Move what follows `end` to a file named by its hash; returns what the log says of it."""
-    digest = hashlib.sha256(torn).hexdigest()
-    aside = path.with_name(f"torn-{digest[:16]}.bin")
-    files.replace(aside, torn)
+    said = _said(path.name, torn)
+    files.replace(path.with_name(f"{said['file']}.{path.name}{_UNTOLD}"), torn)
     with path.open("r+b") as file:
         file.truncate(end)
         os.fsync(file.fileno())
-    return {"file": aside.name, "segment": path.name, "bytes": len(torn), "sha256": digest}
+    return said
+
+
+def _said(segment: str, torn: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(torn).hexdigest()
+    return {"file": f"torn-{digest[:16]}.bin", "segment": segment, "bytes": len(torn), "sha256": digest}
+
+
+def _with_untold(directory: Path, torn: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Besides, what a start set aside that ended before the log said so."""
+    for path in sorted(directory.glob(f"torn-*{_UNTOLD}")):
+        said = _said(path.name.partition(".bin.")[2].removesuffix(_UNTOLD), path.read_bytes())
+        if said not in torn:
+            torn.append(said)
+    return torn
+
+
+def told(directory: Path) -> None:
+    """The log says what `resume` set aside. Raises OSError."""
+    for path in directory.glob(f"torn-*{_UNTOLD}"):
+        path.replace(directory / f"{path.name.partition('.bin.')[0]}.bin")
 
 
 def _damaged(directory: Path, what: str) -> SettingsError:

@@ -22,8 +22,8 @@ class AuditSettings:
 
     directory: of the log; each server process needs one of its own. key: file of the Ed25519 signing key, made where there is
     none; None: `audit.key` in the directory, which is worth less: who can rewrite the log can then sign it.
-    commit: seconds between the first entry that waits and its write and fsync. What a power cut loses is what came within
-    that and one fsync; what the end of the process loses is what came within `commit`.
+    commit: seconds between the first entry that waits and its write and fsync. What a power cut or the
+    process's killing loses is what came within that and one fsync: entries wait while those before them are written.
     queue: entries that wait at most. when_full: refuse requests, or let them wait up to `wait` seconds and refuse then.
     checkpoint_entries, checkpoint_seconds: a signed checkpoint follows after so many entries, or that long after the first
     without one. Who can write to the directory can cut off or rewrite unnoticed what came after the last one.

@@ -58,9 +58,9 @@ def verify(
     """The report on a log. first_segment: with which it begins, where earlier ones are archived elsewhere. anchors: (sequence,
     hash) of checkpoints that were kept elsewhere. Raises SettingsError where there is no log."""
     report, expected = Report(), dict(anchors)
+    head = files.read_head(directory)  # first: a server may be writing, and what comes meanwhile is beyond it
     found = segments_of(directory)
     _check_segments(report, [number for number, _ in found], first_segment)
-    head = files.read_head(directory)
     if head is not None:
         expected.setdefault(head["sequence"], head["hash"])
     missing = dict(expected)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from secure_infer.errors import InternalFault
 from secure_infer_server.budgets.answers import Answers, File, Memory, Name
 from secure_infer_server.budgets.fingerprint import KEY_BYTES, Fingerprints
-from secure_infer_server.budgets.leases import Leases
+from secure_infer_server.budgets.leases import Leases, Moment
 from secure_infer_server.budgets.ledger import Key, Ledger, Used
 from secure_infer_server.budgets.settings import Allowance, BudgetSettings
 
@@ -52,7 +52,7 @@ class Charge:
     records: charged.
     """
 
-    __slots__ = ("_answers", "_day", "_leases", "_lock", "_request", "records", "stored")
+    __slots__ = ("_answers", "_leases", "_lock", "_request", "_taken", "records", "stored")
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Charge:
         answers: Answers,
         request: _Request,
         records: int,
-        day: int,
+        taken: Moment,
         stored: bytes | None = None,
     ) -> None:
         self._leases, self._answers, self._request = leases, answers, request
-        self.records, self._day, self.stored = records, day, stored
+        self.records, self._taken, self.stored = records, taken, stored
         self._lock = threading.Lock()
 
     def keep(self, answer: bytes) -> None:
@@ -77,7 +77,7 @@ class Charge:
         with self._lock:
             records, self.records = self.records, 0
         if records:
-            self._leases.give_back(self._request.key, records, self._day)
+            self._leases.give_back(self._request.key, records, self._taken)
 
 
 class Budgets:
@@ -122,40 +122,48 @@ class Budgets:
         Raises BudgetExhausted, BudgetUnavailable, or RequestIdReused for an id that was used for another request.
         """
         request = _Request(identity, model_digest, records, request_id, content)
-        day = self._leases.day  # before: what is given back of a request at midnight is not of the new day
-        charge = self._charge_now(request, day)
+        now = self._leases.moment(
+            request.key
+        )  # before: what is given back of a request at midnight is not of the new day
+        charge = self._charge_now(request, now)
         if charge is None:
-            self._leases.lease_and_take(request.key, self.allowance(model_digest), records)
-            charge = Charge(self._leases, self._answers, request, records, day)
+            charge = self._charge_by_lease(request, now)
         return charge
 
     async def acharge(
         self, identity: str, model_digest: bytes, records: int, request_id: bytes = b"", content: bytes = b""
     ) -> Charge:
-        """As `charge`, for an event loop: the transaction is waited for in a thread."""
+        """As `charge`, for an event loop: the transaction is waited for in a thread. Cancelled, it charges nothing."""
         request = _Request(identity, model_digest, records, request_id, content)
-        day = self._leases.day
-        charge = self._charge_now(request, day)
+        now = self._leases.moment(request.key)
+        charge = self._charge_now(request, now)
         if charge is None:
-            allowance = self.allowance(model_digest)
-            await asyncio.to_thread(self._leases.lease_and_take, request.key, allowance, records)
-            charge = Charge(self._leases, self._answers, request, records, day)
+            charging = asyncio.ensure_future(asyncio.to_thread(self._charge_by_lease, request, now))
+            try:
+                charge = await asyncio.shield(charging)
+            except asyncio.CancelledError:
+                charging.add_done_callback(_undo)  # the thread goes on
+                raise
         return charge
 
-    def _charge_now(self, request: _Request, day: int) -> Charge | None:
+    def _charge_by_lease(self, request: _Request, now: Moment) -> Charge:
+        self._leases.lease_and_take(request.key, self.allowance(request.model), request.records)
+        return Charge(self._leases, self._answers, request, request.records, now)
+
+    def _charge_now(self, request: _Request, now: Moment) -> Charge | None:
         """None where records have to be leased first."""
         if request.records < 1:
             raise InternalFault(f"budgets: expected to charge at least one record, got {request.records}")
         if request.id:
             stored = self._answers.find(request.name, request.content)
             if stored is not None:
-                return Charge(self._leases, self._answers, request, 0, day, stored)
+                return Charge(self._leases, self._answers, request, 0, now, stored)
         allowance = self.allowance(request.model)
         if allowance.unlimited:
-            return Charge(self._leases, self._answers, request, 0, day)
+            return Charge(self._leases, self._answers, request, 0, now)
         if not self._leases.take(request.key, allowance, request.records):
             return None
-        return Charge(self._leases, self._answers, request, request.records, day)
+        return Charge(self._leases, self._answers, request, request.records, now)
 
     def used(self, identity: str, model_digest: bytes) -> Used:
         """What was spent, ever and today, and what other processes have leased and not spent; reads the ledger."""
@@ -190,3 +198,9 @@ class Budgets:
         self._leases.close()
         self._answers.close()
         self._ledger.close()
+
+
+def _undo(charging: asyncio.Future[Charge]) -> None:
+    """Of a caller that left before it had its charge."""
+    if not charging.cancelled() and charging.exception() is None:
+        charging.result().give_back()

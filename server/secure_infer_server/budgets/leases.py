@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ from datetime import UTC, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic, time
+from typing import NamedTuple
 
 from secure_infer.errors import BudgetExhausted, BudgetUnavailable, InternalFault
-from secure_infer_server.budgets.ledger import Grant, Key, Ledger, Used
+from secure_infer_server.budgets.ledger import BUSY_SECONDS, Grant, Key, Ledger, Used
 from secure_infer_server.budgets.settings import Allowance
 
 DAY = 86400
+REMEMBERED_DAYS = 31
+"""Counts of days stay for so long: a clock that was ahead for a moment, and a restart, renew nothing."""
 REFUSAL_SECONDS = 1.0
 """After the ledger had too little, the same is refused from memory: a caller that keeps asking costs no transactions."""
 
@@ -41,6 +45,14 @@ class _Lease:
     until: float = 0.0
 
 
+class Moment(NamedTuple):
+    """When records were taken. day: whose allowance they are of. resets: of that budget before: what was taken before one does
+    not come back after it."""
+
+    day: int
+    resets: int
+
+
 class Leases:
     """Safe to share between threads. They belong to the process that made them: a fork would spend them twice."""
 
@@ -49,7 +61,10 @@ class Leases:
         self._ledger, self._block, self._idle, self._clock = ledger, block, idle, clock
         self._leases: dict[Key, _Lease] = {}
         self._lock = threading.Lock()
+        self._settled = threading.Condition(self._lock)
         self._day = 0
+        self._resets: Counter[str | Key] = Counter()
+        self._leasing = 0
         self._closed = False
         self._process = os.getpid()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -63,7 +78,7 @@ class Leases:
         day, now = int(self._clock() // DAY), monotonic()
         with self._lock:
             if self._closed:
-                raise BudgetUnavailable("budgets are closed: the server is stopping")
+                raise _stopping()
             lease = self._current(key, day)
             lease.used = now
             if records > lease.left:
@@ -91,14 +106,20 @@ class Leases:
                     if short is not None and records > lease.left + short.left:
                         raise _exhausted(allowance, records, short, lease)
 
-    def give_back(self, key: Key, records: int, day: int) -> None:
-        """Return records of that day that were taken and not used."""
+    def give_back(self, key: Key, records: int, taken: Moment) -> None:
+        """Return records that were taken and not used."""
         with self._lock:
-            lease = self._leases.get(key)
-            if lease is not None and lease.day == day:
+            if taken.resets != self._resets_of(key):
+                return
+            lease, closed = self._leases.get(key), self._closed
+            if lease is not None and lease.day == taken.day and not closed:
                 lease.left += records
                 return
-        self._jobs.put(partial(self._ledger.give_back, key, records, day))
+        job = partial(self._ledger.give_back, key, records, taken.day)
+        if closed:
+            _attempt(job)
+        else:
+            self._jobs.put(job)
 
     def unspent(self, key: Key, day: int) -> Used:
         """What this process leased and has not spent: of the total, and of that day."""
@@ -109,6 +130,7 @@ class Leases:
     def drop(self, identity: str, model: bytes | None) -> None:
         """Forget what this process leased ahead for an identity, for one model or all: nothing goes back to the ledger."""
         with self._lock:
+            self._resets[identity if model is None else (identity, model)] += 1
             for key in [key for key in self._leases if key[0] == identity and model in (None, key[1])]:
                 del self._leases[key]
 
@@ -117,12 +139,21 @@ class Leases:
         """The day that records taken now are of."""
         return max(self._day, int(self._clock() // DAY))
 
+    def moment(self, key: Key) -> Moment:
+        """Now, for what is about to be taken."""
+        return Moment(self.day, self._resets_of(key))
+
+    def _resets_of(self, key: Key) -> int:
+        return self._resets[key[0]] + self._resets[key]
+
     def close(self) -> None:
         """Return what is not spent; whoever takes afterwards gets BudgetUnavailable."""
-        self._closed = True
-        self._return_idle(float("inf"))
+        with self._settled:
+            self._closed = True
+            self._settled.wait_for(lambda: not self._leasing, 2 * BUSY_SECONDS)
         self._jobs.put(None)
         self._thread.join()
+        self._return_idle(float("inf"), _attempt)
 
     def _current(self, key: Key, day: int) -> _Lease:
         """The lease of today, under the lock; what was left of another day goes back to the total."""
@@ -135,18 +166,30 @@ class Leases:
         return lease
 
     def _lease(self, key: Key, allowance: Allowance, least: int, day: int) -> bool:
-        grant = self._ledger.lease(key, allowance, least, max(least, self._block), day)
+        """False where the ledger has too little left on that day, which is still that of the lease. Raises BudgetUnavailable."""
         with self._lock:
-            lease = self._current(key, day)
-            lease.renewing = False
-            if not grant.records:
-                lease.short, lease.until, lease.mark = grant, monotonic() + REFUSAL_SECONDS, 0
-            elif lease.day != day:  # midnight passed between
-                self._jobs.put(partial(self._ledger.give_back, key, grant.records, day))
-            else:
-                lease.left += grant.records
-                # Half a block, however large the request that leased: with a block of 1 nothing is leased ahead.
-                lease.mark, lease.short = min(grant.records, self._block) // 2, None
+            if self._closed:
+                raise _stopping()
+            self._leasing += 1
+        try:
+            grant = self._ledger.lease(key, allowance, least, max(least, self._block), day)
+            with self._lock:
+                lease = self._current(key, day)
+                lease.renewing = False
+                if lease.day != day:  # midnight passed between
+                    if grant.records:
+                        self._jobs.put(partial(self._ledger.give_back, key, grant.records, day))
+                    return True
+                if grant.records:
+                    lease.left += grant.records
+                    # Half a block, however large the request that leased: with a block of 1 nothing is leased ahead.
+                    lease.mark, lease.short = min(grant.records, self._block) // 2, None
+                else:
+                    lease.short, lease.until, lease.mark = grant, monotonic() + REFUSAL_SECONDS, 0
+        finally:
+            with self._settled:
+                self._leasing -= 1
+                self._settled.notify_all()
         return bool(grant.records)
 
     def _renew(self, key: Key, allowance: Allowance) -> None:
@@ -158,15 +201,15 @@ class Leases:
             with self._lock:
                 self._current(key, day).renewing = False
 
-    def _return_idle(self, since: float) -> None:
-        """Give leases back that were last used before `since`."""
+    def _return_idle(self, since: float, give: Callable[[Callable[[], None]], None]) -> None:
+        """Give leases back that were last used before `since`. give: does so, at once or later."""
         with self._lock:
             idle = [(key, lease) for key, lease in self._leases.items() if lease.used < since]
             for key, _ in idle:
                 del self._leases[key]  # first here, then in the ledger: never spent after it was returned
         for key, lease in idle:
             if lease.left:
-                self._jobs.put(partial(self._ledger.give_back, key, lease.left, lease.day))
+                give(partial(self._ledger.give_back, key, lease.left, lease.day))
 
     def _work(self) -> None:
         swept, forgotten = monotonic(), 0
@@ -180,16 +223,20 @@ class Leases:
                 pass
             if monotonic() - swept > self._idle / 2:
                 swept = monotonic()
-                self._return_idle(swept - self._idle)
+                self._return_idle(swept - self._idle, self._jobs.put)
             if forgotten != self.day:
                 forgotten = self.day
-                _attempt(partial(self._ledger.forget_before, forgotten - 1))
+                _attempt(partial(self._ledger.forget_before, forgotten - REMEMBERED_DAYS))
 
 
 def _attempt(job: Callable[[], None]) -> None:
     """A renewal that fails is tried again by whoever needs it; what could not be returned stays debited."""
     with suppress(BudgetUnavailable):
         job()
+
+
+def _stopping() -> BudgetUnavailable:
+    return BudgetUnavailable("budgets are closed: the server is stopping")
 
 
 def _exhausted(allowance: Allowance, records: int, short: Grant, lease: _Lease) -> BudgetExhausted:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from secure_infer.errors import SettingsError
+from secure_infer_server.alone import alone_in
 from secure_infer_server.callers.authority import (
     Authority,
     certificate_pem,
@@ -35,8 +36,16 @@ def renew(directory: Path, authority: Authority, *, within: int | None, days: in
 
     within: only those that expire in so many days. days: validity; None: as before. keep_key: sign the same key again. Without a
     key in the directory, as after a request, the same key is signed again in any case. Raises SettingsError where there are
-    certificates and the CA signed none of them.
+    certificates and the CA signed none of them. A renewal that is at work there already is waited for.
     """
+    try:
+        with alone_in(directory):
+            return _renewed(directory, authority, within, days, keep_key)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SettingsError(f"{directory}: expected a directory of certificates") from None
+
+
+def _renewed(directory: Path, authority: Authority, within: int | None, days: int | None, keep_key: bool) -> list[Path]:
     _complete(directory)
     _drop_expired(directory / OLD)
     paths = (path for path in sorted(directory.glob("*.pem")) if path.name != "ca.pem" and holds_certificates(path))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from secure_infer.errors import SecureInferError
+from secure_infer.errors import SecureInferError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,10 @@ class Watched(Generic[Value]):
         """Reads at once; raises what `read` raises. `what` names the files in the log, `files` lists them now."""
         self.what, self._read, self._files = what, read, files
         self._lock = threading.Lock()
-        self._stamp = self._stamped()
+        try:
+            self._stamp = self._seen = self._stamped()
+        except OSError as error:
+            raise SettingsError(f"{what}: cannot be looked at ({error.strerror})") from error
         self._failure, self._again = "", 0.0
         self.value = read()
         with _guard:
@@ -53,18 +57,34 @@ class Watched(Generic[Value]):
         """Whether the files' last change is not in force, for what is wrong with them."""
         return bool(self._failure)
 
+    def look(self) -> bool:
+        """`refresh`, once two looks in a row have found the files the same: half of a policy may read as a whole one."""
+        with suppress(OSError):  # which `refresh` tells of
+            stamp = self._stamped()
+            settled, self._seen = stamp == self._seen, stamp
+            if not settled:
+                return False
+        return self.refresh()
+
     def refresh(self) -> bool:
         """Read again if a file was changed, replaced, added or removed; True when there is a new value.
 
         What failed is tried again now and then: it may be fine without a change, as a certificate once it is valid.
         """
         with self._lock:
-            stamp = self._stamped()  # before reading: what changes while we read is seen the next time
+            try:
+                stamp = self._stamped()
+            except OSError as error:
+                return self._refuse(f"cannot be looked at ({error.strerror})")
             if stamp == self._stamp and (not self._failure or monotonic() < self._again):
                 return False
             self._stamp = stamp
             try:
-                self.value = self._read()
+                value = self._read()
+                if self._stamped() != stamp:
+                    self._stamp = ()  # it goes on changing: the next look sees to it
+                    return False
+                self.value = value
             except SecureInferError as error:
                 return self._refuse(error.message)
             except Exception as error:  # a refusal nobody foresaw must not end the watching
@@ -115,5 +135,8 @@ class Watcher:
 
     def _look(self) -> None:
         while not self._ending.wait(self._interval):
-            if sum(watched.refresh() for watched in self._watched):
-                self._changed()
+            try:
+                if sum(watched.look() for watched in self._watched):
+                    self._changed()
+            except Exception:  # a deny list must go on being read
+                log.exception("a look at files failed")

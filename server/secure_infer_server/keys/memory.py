@@ -86,7 +86,9 @@ class MemoryBackend:
         try:
             verify(name, upload.size, data, check)
         except Exception:
-            self.discard(name)
+            with self._lock:
+                if self._uploads.get(name) is upload:  # and not a later one of its name
+                    del self._uploads[name]
             raise
         with self._lock:
             self._expire()

@@ -126,7 +126,7 @@ class RedisBackend:
         try:
             verify(name, upload.size, data, check)
         except Exception:
-            self.discard(name)
+            self._discard(name, upload.place)  # and not a later one of its name
             raise
         if not self._publish(upload):
             raise lost()
@@ -167,8 +167,12 @@ class RedisBackend:
         return rows.changing(decide)
 
     def discard(self, name: KeyName) -> None:
+        self._discard(name)
+
+    def _discard(self, name: KeyName, place: str | None = None) -> None:
         def decide(pipe: Any) -> Callable[[], None]:
-            gone = [upload for upload in self._rows.uploads(pipe) if upload.name == name]
+            found = [upload for upload in self._rows.uploads(pipe) if upload.name == name]
+            gone = [upload for upload in found if place in (None, upload.place)]
             return lambda: self._rows.drop_uploads(pipe, gone)
 
         self._rows.changing(decide)

@@ -122,10 +122,11 @@ class KeyVault(Generic[Ready]):
             self._prove(name, data)
             found.append((keys, size))
 
-        self.backend.commit(name, check)
-        if not found:
-            return None
-        self._ready.put(name, *found[0], self._clock())
+        with self._alone(name):
+            self.backend.commit(name, check)
+            if not found:
+                return None
+            self._ready.put(name, *found[0], self._clock())
         return found[0][0]
 
     # Keys.
@@ -205,8 +206,9 @@ class KeyVault(Generic[Ready]):
             names = {KeyName(owner, plan, digest) for plan, digest in keys}
         deleted = 0
         for name in names:
-            deleted += self.backend.delete(name)
-            self._drop(name)
+            with self._alone(name):  # whoever loads it is done with that, and then it is dropped
+                deleted += self.backend.delete(name)
+                self._drop(name)
         return deleted
 
     def _drop(self, name: KeyName) -> None:

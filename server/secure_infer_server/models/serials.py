@@ -12,44 +12,56 @@ from pathlib import Path
 
 from secure_infer import whole
 from secure_infer.errors import InvalidHead, SettingsError
+from secure_infer_server.alone import alone_in
 
 
 class Serials:
-    """Safe to share between threads."""
+    """Safe to share between threads; servers of one machine may share the file."""
 
     def __init__(self, path: Path | None = None) -> None:
         """Raises SettingsError for a file that is not what this wrote."""
         self._path, self._lock = path, threading.Lock()
         self._newest: dict[str, int] = {}
-        if path is not None and path.exists():
-            try:
-                self._newest = json.loads(path.read_bytes())
-                if type(self._newest) is not dict or any(type(each) is not int for each in self._newest.values()):
-                    raise ValueError("entries")
-            except (OSError, ValueError, RecursionError):
-                raise SettingsError(
-                    f"--model-serials: {path} cannot be read; mend it, or delete it to begin anew, which lets older "
-                    "versions of models in"
-                ) from None
+        self._learn()
 
     def newest(self, model: str) -> int:
-        """0 where none was taken."""
-        return self._newest.get(model, 0)
+        """0 where none was taken, by this process or another one of this file. Raises SettingsError."""
+        with self._lock:
+            self._learn()
+            return self._newest.get(model, 0)
+
+    def _learn(self) -> None:
+        """What others took, besides what is known here."""
+        if self._path is None or not self._path.exists():
+            return
+        try:
+            found = json.loads(self._path.read_bytes())
+            if type(found) is not dict or any(type(each) is not int for each in found.values()):
+                raise ValueError("entries")
+        except (OSError, ValueError, RecursionError):
+            raise SettingsError(
+                f"--model-serials: {self._path} cannot be read; mend it, or delete it to begin anew, which lets older "
+                "versions of models in"
+            ) from None
+        for model, serial in found.items():
+            self._newest[model] = max(serial, self._newest.get(model, 0))
 
     def keep(self, model: str, serial: int) -> None:
         """From now on, no older one; on disk before this returns. Raises SettingsError where it cannot be written."""
         with self._lock:
-            if serial <= self.newest(model):
+            if serial <= self._newest.get(model, 0):
                 return
-            newest = {**self._newest, model: serial}
             if self._path is not None:
                 try:
-                    whole.write(self._path, (json.dumps(newest, sort_keys=True) + "\n").encode())
+                    with alone_in(self._path.parent):  # others that share it add theirs before or after
+                        self._learn()
+                        newest = {**self._newest, model: max(serial, self._newest.get(model, 0))}
+                        whole.write(self._path, (json.dumps(newest, sort_keys=True) + "\n").encode())
                 except OSError as error:
                     raise SettingsError(
                         f"--model-serials: {self._path} cannot be written ({error.strerror})"
                     ) from error
-            self._newest = newest
+            self._newest[model] = max(serial, self._newest.get(model, 0))
 
 
 def require_newest(model: str, serial: int, newest: int) -> None:

@@ -84,6 +84,7 @@ class Lane:
                 await call.finish()
         except (WorkerLost, TimeoutError):
             worker.kill()
+            worker.lost = True  # its connection says so a moment later
         if worker.lost or worker.resident > self._settings.memory or worker.jobs >= self._settings.requests:
             self._died += worker.lost
             self._replaced += not worker.lost

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from secure_infer.errors import InternalFault, SettingsError
-from secure_infer_server.audit import AuditLog, AuditSettings, AuditUnavailable, Event, WhenFull, files, journal
+from secure_infer_server.audit import AuditLog, AuditSettings, AuditUnavailable, Event, WhenFull, chain, files, journal
 from secure_infer_server.audit import log as log_module
 from secure_infer_server.audit.journal import Journal
 from secure_infer_server.audit.signing import Signer, Verifier
@@ -145,6 +145,47 @@ def test_a_torn_end_is_set_aside_and_recorded(tmp_path: Path, tail: bytes) -> No
     assert any("kept in torn-" in note for note in report.notes)
     (tmp_path / recovered["file"]).unlink()
     assert any("gone in torn-" in note for note in check(tmp_path).notes)
+
+
+def test_a_torn_end_is_recorded_also_after_a_second_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between setting it aside and saying so; and between saying so and giving the file its name."""
+    with opened(tmp_path) as audit:
+        audit.record(event())
+    _tear(tmp_path, b"half a line")
+    for method in ("write", "checkpoint"):
+        with monkeypatch.context() as patch, pytest.raises(SettingsError):
+            patch.setattr(Journal, method, lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "as if killed")))
+            Journal(AuditSettings(tmp_path))
+    with opened(tmp_path) as audit:
+        audit.record(event("after"))
+    recovered = [entry for entry in entries(tmp_path) if entry["kind"] == "recovered"]
+    assert {(one["file"], one["segment"]) for one in recovered} == {(recovered[0]["file"], "audit-00000001.jsonl")}
+    assert (tmp_path / recovered[0]["file"]).read_bytes() == b"half a line"
+    assert not list(tmp_path.glob("*.untold"))
+    report = check(tmp_path)
+    assert report.ok
+    assert any("kept in torn-" in note for note in report.notes)
+
+
+def test_a_check_beside_a_server_that_begins_segments_finds_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Journal(AuditSettings(tmp_path, rotate_bytes=4096))
+    read_head = files.read_head
+
+    def meanwhile(directory: Path) -> Any:
+        found = read_head(directory)
+        number = log._number
+        while log._number == number:
+            log.write([(chain.CALL, 1e9, '"who":"cn:a"')] * 10)
+        log.checkpoint()
+        return found
+
+    for order in (files.read_head, meanwhile):
+        monkeypatch.setattr(files, "read_head", order)
+        report = check(tmp_path)
+        assert report.ok, report.problems
+    log.close()
 
 
 def test_a_log_under_way_may_end_in_half_a_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,39 @@ def test_old_ones_go_when_they_expire(ca: Path, out: Path) -> None:
     authority.write_new(out / "old" / "x-1.key", authority.key_pem(key))
     renewal.renew(out, signer, within=1, days=None, keep_key=False)
     assert sorted((out / "old").iterdir()) == sorted([live, live.with_suffix(".key")])
+
+
+def test_two_renewals_at_once_leave_pairs_that_fit(ca: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer, and an operator's hand: the second waits until the first is done."""
+    issue(ca, out, "client", "ward-7")
+    signer, key = authority.read_authority(ca), out / "ward-7.key"
+    half, go, write = threading.Event(), threading.Event(), renewal.write_new
+
+    def slowly(path: Path, data: bytes) -> None:
+        write(path, data)
+        if path.name == "ward-7.key.new" and not half.is_set():
+            half.set()
+            assert go.wait(20)
+
+    monkeypatch.setattr(renewal, "write_new", slowly)
+    renewed: list[list[Path]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: renewed.append(renewal.renew(out, signer, within=None, days=None, keep_key=False))
+        )
+        for _ in range(2)
+    ]
+    threads[0].start()
+    assert half.wait(20)
+    threads[1].start()
+    threads[1].join(0.1)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert len(renewed) == 2
+    pem.key_pair("key", key, "chain", out / "ward-7.pem")
+    with pytest.raises(SettingsError, match="expected a directory of certificates"):
+        renewal.renew(out / "none", signer, within=None, days=None, keep_key=False)
 
 
 def test_only_what_this_ca_signed(ca: Path, out: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -13,6 +14,7 @@ import pytest
 from secure_infer.errors import SettingsError
 from secure_infer_server.callers import watched
 from secure_infer_server.callers.watched import Watched, Watcher
+from shared import until
 
 
 def test_what_failed_is_tried_again_and_told_once(
@@ -73,6 +75,58 @@ def test_one_of_several_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.M
     both.clear()
     del found
     assert "one of two" not in watched.held_back()
+
+
+def test_what_cannot_be_listed_is_told_and_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A mount that is away for a moment: what else is watched, such as a deny list, goes on."""
+    away, denied = [False], tmp_path / "denied"
+    denied.write_text("")
+
+    def files() -> list[Path]:
+        if away[0]:
+            raise OSError(errno.ESTALE, "stale")
+        return []
+
+    keys, policy = Watched("keys", str, files), Watched("policy", denied.read_text, lambda: [denied])
+    watcher = Watcher([keys, policy], 0.01)
+    watcher.start()
+    away[0] = True
+    until(lambda: watched.held_back()["keys"])
+    denied.write_text("cn:lost-laptop")
+    until(lambda: policy.value == "cn:lost-laptop")
+    away[0] = False
+    until(lambda: not watched.held_back()["keys"])
+    watcher.close()
+    assert caplog.text.count("keys: not taken over, the earlier one stays in force: cannot be looked at") == 1
+    away[0] = True
+    with pytest.raises(SettingsError, match="keys: cannot be looked at"):
+        Watched("keys", str, files)
+
+
+def test_half_of_a_file_is_not_taken(tmp_path: Path) -> None:
+    """As an editor or `cp` leaves it for a moment: what is read is what two looks, and a look after reading, found."""
+    file, goes_on = tmp_path / "file", [False]
+    file.write_text("whole")
+
+    def read() -> str:
+        found = file.read_text()
+        if goes_on[0]:
+            file.write_text(found + "!")
+        return found
+
+    found = Watched("it", read, lambda: [file])
+    file.write_text("half")
+    assert not found.look()
+    file.write_text("half and the rest")
+    assert not found.look()
+    goes_on[0] = True
+    assert not found.look()
+    goes_on[0] = False
+    assert not found.look()
+    assert found.value == "whole"
+    assert found.look()
+    assert found.value == "half and the rest!"
+    assert not found.look()
 
 
 def test_a_watcher_tells_of_changes_alone(tmp_path: Path) -> None:

@@ -382,6 +382,26 @@ def test_concurrent_uploads_of_one_key(build: Callable[..., Backend]) -> None:
     assert backend.usage() == Usage(1, len(body), 0, 0)
 
 
+def test_a_refused_upload_takes_no_later_one_of_its_name_along(build: Callable[..., Backend]) -> None:
+    """It is deleted and sent anew while its check goes on, which then finds it wrong."""
+    backend, name = build(KeyLimits()), name_of("alice", b"body")
+
+    def refuse(_: bytes) -> None:
+        backend.delete(name)
+        backend.begin(name, "model", 4)
+        backend.append(name, 0, b"bod")
+        raise MalformedRequest("no")
+
+    backend.begin(name, "model", 4)
+    backend.append(name, 0, b"body")
+    with pytest.raises(MalformedRequest, match="no"):
+        backend.commit(name, refuse)
+    assert backend.progress(name) == (3, False)
+    backend.append(name, 3, b"y")
+    backend.commit(name, fine)
+    assert backend.get(name) == b"body"
+
+
 def test_limits_are_checked() -> None:
     with pytest.raises(SettingsError, match="owner_bytes is at most capacity"):
         KeyLimits(capacity=10, owner_bytes=11)

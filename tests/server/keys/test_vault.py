@@ -54,6 +54,32 @@ def test_an_uploaded_key_is_ready(vault: KeyVault[ClientKeys], client: Sample) -
     assert vault.progress("alice", client.plan_digest, client.digest) == (len(client.data), True)
 
 
+def test_a_key_that_is_deleted_while_it_is_loaded_is_gone(tmp_path: Path, client: Sample) -> None:
+    """The query that had it loaded is answered; nothing is ready afterwards."""
+    backend, loading, go = DiskBackend(tmp_path / "keys", KeyLimits()), threading.Event(), threading.Event()
+    put(KeyVault(backend, load_client_keys, MEMORY), "alice", client)
+    answers: list[object] = []
+
+    def load(plan: Plan, data: bytes) -> tuple[bytes, int]:
+        loading.set()
+        assert go.wait(20)
+        return data, len(data)
+
+    vault = KeyVault(backend, load, MEMORY)
+    query = threading.Thread(target=lambda: answers.append(vault.lookup("alice", client.plan, client.digest)))
+    query.start()
+    assert loading.wait(20)
+    deletion = threading.Thread(target=lambda: answers.append(vault.delete("alice")))
+    deletion.start()
+    deletion.join(0.1)
+    go.set()
+    query.join()
+    deletion.join()
+    assert answers == [client.data, 1]
+    assert vault.lookup("alice", client.plan, client.digest) is None
+    assert vault.in_memory == (0, 0)
+
+
 def test_another_identity_has_none_of_it(vault: KeyVault[ClientKeys], client: Sample) -> None:
     put(vault, "alice", client)
     assert vault.ready("bob", client.plan, client.digest) is None

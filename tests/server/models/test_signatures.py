@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -173,3 +177,40 @@ def test_halves_are_signed_as_well(tmp_path: Path, keys: Path) -> None:
     for path in paths:
         sign_model.run([str(path), "--key", str(keys / "mine.pem"), "--json"])
         Signers.of(keys / "mine.pub.pem").require(path, sharefile.load(path).spec.digest)
+
+
+def test_servers_that_share_serials_forget_nothing_of_each_others(tmp_path: Path) -> None:
+    """As two of one machine during an upgrade; each knows what the other took, at once and after a restart."""
+    path = tmp_path / "serials.json"
+    one, two = Serials(path), Serials(path)
+    one.keep("icd", 500)
+    assert two.newest("icd") == 500
+    two.keep("triage", 7)
+    two.keep("icd", 400)
+    assert [each.newest(name) for each in (one, two, Serials(path)) for name in ("icd", "triage")] == [500, 7] * 3
+    each = [Serials(path) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: each[number].keep(f"m{number}", number + 1), range(8)))
+    assert [Serials(path).newest(f"m{number}") for number in range(8)] == list(range(1, 9))
+    path.write_text("[]")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        one.newest("icd")
+
+
+def test_a_key_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A process that is killed on the way leaves nothing that the next start would trip over."""
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from secure_infer_server import ed25519\n"
+        "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ed25519.make(pathlib.Path(sys.argv[1]), 'key')\n"
+    )
+    path = tmp_path / "key.pem"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=60).returncode == -signal.SIGKILL
+    assert not path.exists()
+    ed25519.make(path, "key")
+    assert path.stat().st_mode & 0o777 == 0o600
+    made = path.read_bytes()
+    with pytest.raises(SettingsError, match="is there already"):
+        ed25519.make(path, "key")
+    assert path.read_bytes() == made
