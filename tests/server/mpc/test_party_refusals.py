@@ -62,11 +62,17 @@ def test_different_rows(client: Client, model: str) -> None:
     assert all("differ in rows" in a.message for a in answers.values())
 
 
+def assert_none_answers(answers: dict[int, Answer]) -> None:
+    """Whichever of them, and of its reasons, comes first; the client's own deadline may."""
+    reasons = {"HALVES_DIFFER", "CORRELATIONS_EXHAUSTED", "PEER_FAILURE"}
+    assert all(answer.reason in reasons or answer.status == "DEADLINE_EXCEEDED" for answer in answers.values())
+
+
 def test_different_rows_of_which_neither_is_prepared(client: Client) -> None:
     one, other = query(client, "relu", 40), query(client, "relu", 100)
     other[1].request_id = one[0].request_id
     answers = client.send({0: one[0], 1: other[1]}, 1.5)
-    assert {a.reason for a in answers.values()} <= {"HALVES_DIFFER", "CORRELATIONS_EXHAUSTED", "PEER_FAILURE"}
+    assert_none_answers(answers)
 
 
 def test_different_models(client: Client) -> None:
@@ -232,7 +238,7 @@ def test_parties_that_serve_different_things(tmp_path: Path) -> None:
             mixed = [query(client, model)[0], client.requests(model, unit_rows(1, FEATURES), party=1)[1]]
             mixed[1].request_id = mixed[0].request_id
             answers = client.send(dict(enumerate(mixed)), 1.0)
-            assert {a.reason for a in answers.values()} <= {"HALVES_DIFFER", "CORRELATIONS_EXHAUSTED", "PEER_FAILURE"}
+            assert_none_answers(answers)
         # Another file under the same name.
         answers = client.send(dict(enumerate(query(client, "other"))), 1.0)
         assert reasons(answers)[1] == "MODEL_CHANGED"
