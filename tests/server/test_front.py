@@ -8,6 +8,7 @@ import secrets
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -361,15 +362,21 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
+def works(server: LocalServer) -> bool:
+    """Whether a worker of it is at work on a query."""
+    with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as page:
+        return b'secure_infer_workers_busy{work="queries"} 0.0' not in page.read()
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_never_outlive_their_server(directory: Path, how: signal.Signals) -> None:
-    server = LocalServer(directory, "--workers", "2", "--blinds-per-key", "4")
+    server = LocalServer(directory, "--workers", "2", "--blinds-per-key", "4", "--metrics", "127.0.0.1:0")
     session = Session(server.address)
     session.infer()
     family = children(server.process.pid)
     assert len(family) >= 3
     call = session.stub.Infer.future(session.request(count=4), timeout=30)
-    time.sleep(0.02)
+    until(lambda: call.done() or works(server))
     server.process.send_signal(how)
     if how is signal.SIGTERM:
         assert len(call.result(30).answers.answers) == 4
@@ -388,7 +395,7 @@ def test_a_second_signal_ends_at_once(directory: Path) -> None:
     server.process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(5) in (-signal.SIGTERM, 0)
+    assert server.process.wait(15) in (-signal.SIGTERM, 0)  # a drain may take 20
     until(lambda: not any(alive(pid) for pid in family))
     call.cancel()
 

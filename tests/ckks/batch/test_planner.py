@@ -95,7 +95,9 @@ def test_every_plan_keeps_the_rule(
         if privacy is Privacy.BOTH_PRIVATE:
             steepest = QuadraticForm(network, contract).steepest if units else steepness(program)
             # Weights that round to nothing leave nothing to smudge.
-            reached = math.log2(plan.flood / (NOISE * plan.spread * steepest / plan.input_scale)) if steepest else math.inf
+            reached = (
+                math.log2(plan.flood / (NOISE * plan.spread * steepest / plan.input_scale)) if steepest else math.inf
+            )
             assert reached + 0.1 >= plan.smudging_bits >= smudging
 
 

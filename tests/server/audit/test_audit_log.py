@@ -350,23 +350,27 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_full_queue_refuses_or_lets_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = Disk(monkeypatch)
-    with opened(tmp_path / "refuse", queue=5, commit=0.1) as audit:
+    disk, go = Disk(monkeypatch), threading.Event()
+    monkeypatch.setattr(log_module, "sleep", lambda _: go.wait(20))  # until the writer takes them
+    with opened(tmp_path / "refuse", queue=5) as audit:
         for i in range(5):
             audit.record(event(f"w{i}"))
         with pytest.raises(AuditUnavailable, match="5 entries wait"):
             audit.record(event("one too many"))
         with pytest.raises(AuditUnavailable):
             audit.check()
+        go.set()
     assert callers(tmp_path / "refuse") == [f"w{i}" for i in range(5)]
     with opened(tmp_path / "wait", queue=5, when_full=WhenFull.WAIT) as audit:
         for i in range(40):
             audit.record(event(f"w{i}"))
     assert len(callers(tmp_path / "wait")) == 40
-    with opened(tmp_path / "short", queue=1, when_full=WhenFull.WAIT, wait=0.01, commit=0.1) as audit:
+    go.clear()
+    with opened(tmp_path / "short", queue=1, when_full=WhenFull.WAIT, wait=0.01) as audit:
         audit.record(event())
         with pytest.raises(AuditUnavailable):
             audit.record(event())
+        go.set()
     assert not disk.full
 
 

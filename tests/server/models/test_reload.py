@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,7 +221,7 @@ def test_a_batch_under_way_is_answered_by_the_version_it_began_with(tmp_path: Pa
         def messages() -> Iterator[Message]:
             yield header
             yield from features[:4]
-            time.sleep(0.3)  # until they have arrived
+            until(lambda: served.app.front.lane._busy)  # it has begun
             served.save(NEW)
             yield from features[4:]
 

@@ -211,7 +211,7 @@ def test_a_seat_is_bounded_in_bytes_and_in_time(pair: tuple[Seat, Seat], monkeyp
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_closed_seat_says_why_and_hangs_up_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
-    monkeypatch.setattr(seats, "_PARTING_SECONDS", 0.2)
+    monkeypatch.setattr(seats, "_PARTING_SECONDS", 1.5 if taken else 0.2)
     hung: list[int] = []
     seat = Seat(0, lambda: hung.append(1), lambda: None)
     seat.send(mpc_pb2.DealResponse())
@@ -222,7 +222,7 @@ def test_a_closed_seat_says_why_and_hangs_up_when_nobody_listens(monkeypatch: py
     if taken:
         with pytest.raises(MalformedRequest, match="no"):
             next(sent)
-        time.sleep(0.5)
+        time.sleep(1.8)
     else:
         until(lambda: hung)
     assert hung == ([] if taken else [1])

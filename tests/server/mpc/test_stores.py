@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -208,6 +209,15 @@ def test_closing_ends_those_who_wait(parties: tuple[Stores, Stores]) -> None:
     assert failed == [CorrelationsExhausted]
 
 
+def longest_rise(values: list[int]) -> int:
+    """Length of the longest increasing subsequence."""
+    ends: list[int] = []
+    for value in values:
+        at = bisect_left(ends, value)
+        ends[at : at + 1] = [value]
+    return len(ends)
+
+
 def test_whoever_waits_first_is_served_first(dealing: tuple[DealerProcess, str]) -> None:
     served: list[int] = []
     first, second = (Stores(party, dealing[1], None) for party in (0, 1))
@@ -228,9 +238,10 @@ def test_whoever_waits_first_is_served_first(dealing: tuple[DealerProcess, str])
         second.register(plain(3), 16)
         for thread in threads:
             thread.join(PATIENCE)
-        # A thread that has its bundle may be late to say so, by few places.
+        # Some threads that have their bundles may be late to say so; the others are in order. Of 12 in any order, 9 are
+        # so with a probability of 1 in 3,000.
         assert sorted(served) == list(range(12))
-        assert all(abs(place - turn) <= 3 for place, turn in enumerate(served))
+        assert longest_rise(served) >= 9
     finally:
         first.close()
         second.close()
