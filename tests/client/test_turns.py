@@ -18,6 +18,7 @@ from secure_infer.errors import AnswerRefused, BudgetExhausted, InvalidInput
 from secure_infer.heads import Head
 from secure_infer_client import AsyncClient, Client
 from secure_infer_client.batches import nothing
+from secure_infer_client.calls import Calls
 from secure_infer_client.turns import Turns
 from shared import unit_rows
 
@@ -257,17 +258,24 @@ def test_threads_of_one_client_share_calls(address: str, heads: dict[str, Head])
     assert np.abs(found - heads["small"].evaluate(x)).max() <= 1e-3
 
 
-def test_tasks_of_one_client_share_calls(address: str, heads: dict[str, Head]) -> None:
-    x = unit_rows(40, 8)
+def test_tasks_of_one_client_share_calls(address: str, heads: dict[str, Head], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, calls, predict = unit_rows(40, 8), list[int](), Calls._predict
 
-    async def use() -> tuple[np.ndarray, int]:
+    def counted(self: Calls, rows: np.ndarray, *more: Any) -> np.ndarray:
+        calls.append(len(rows))
+        return predict(self, rows, *more)
+
+    monkeypatch.setattr(Calls, "_predict", counted)
+
+    async def use() -> np.ndarray:
         async with AsyncClient(address, model="small") as client:
             await client.predict(x[:1])
             found = await asyncio.gather(*(client.predict(one[None]) for one in x))
-            return np.concatenate(found), client.last_call.stats.callers
+            return np.concatenate(found)
 
-    found, callers = asyncio.run(use())
-    assert callers > 1
+    found = asyncio.run(use())
+    assert sum(calls) == 41
+    assert len(calls) < 41
     assert np.abs(found - heads["small"].evaluate(x)).max() <= 1e-3
 
 

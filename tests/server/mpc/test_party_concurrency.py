@@ -102,6 +102,8 @@ def test_lone_halves_keep_nobody_waiting(running: Deployment, party: int) -> Non
     with Load(running, MODELS, threads=4, seconds=PATIENT) as load:
         load.goes_on(PATIENT, 100)
     ending.set()
+    for pest in pests:
+        pest.join()
     client.close()
     assert not load.wrong
     assert not load.failures
