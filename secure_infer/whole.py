@@ -30,10 +30,15 @@ def _put(path: Path, data: bytes, mode: int, place: Callable[[Path], object]) ->
         place(Path(temporary))
     finally:
         Path(temporary).unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Names that were made or replaced in it are on disk when this returns. Raises OSError."""
     if os.name != "posix":  # directories cannot be opened there
         return
-    directory = os.open(path.parent, os.O_RDONLY)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        os.fsync(handle)
     finally:
-        os.close(directory)
+        os.close(handle)

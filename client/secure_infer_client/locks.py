@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from weakref import WeakMethod
 
 try:
@@ -29,6 +30,14 @@ def let_go(file: int) -> None:
     """Unlock it, whatever copies of it there are in children."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def is_in_place(file: int, path: Path) -> bool:
+    """Whether an open file is still what its name leads to, and no other was put there, nor it taken away."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
 
 
 def leave_in_children(leave: Callable[[], None]) -> None:

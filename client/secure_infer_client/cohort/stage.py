@@ -50,16 +50,10 @@ class Stage:
 
     def _claim(self) -> None:
         # Its holder may have removed it, between our opening and our locking it.
-        if not locks.take(self._lock) or not self._is_in_place():
+        if not locks.take(self._lock) or not locks.is_in_place(self._lock, self._lock_path):
             self._leave()
             raise SettingsError(f"--out: another process is writing {self.out}")
         locks.leave_in_children(self._leave)
-
-    def _is_in_place(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._lock), self._lock_path.stat())
-        except OSError:
-            return False
 
     def _discard(self) -> None:
         for path in (self._path, self.partial, self._rejected, self.rejected, self.out):  # the checkpoint first

@@ -151,11 +151,7 @@ class Record:
 
     def _require_in_place(self) -> None:
         """Raise SettingsError where entries would go to a file that has lost its name."""
-        try:
-            there = os.path.samestat(os.fstat(self._file), self.path.stat())
-        except OSError:
-            there = False
-        if not there:
+        if not locks.is_in_place(self._file, self.path):
             raise SettingsError(f"record: {self.path} was moved or replaced while it was written to; open it again")
 
     def _unwritable(self, error: OSError) -> SettingsError:

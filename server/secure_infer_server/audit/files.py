@@ -16,6 +16,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from secure_infer import whole
+
 HEAD, PUBLIC, LOCK = "audit.head", "audit.pub", "audit.lock"
 
 _SEGMENT = re.compile(r"audit-(\d{8})\.jsonl")
@@ -37,8 +39,8 @@ def read_head(directory: Path) -> dict[str, Any] | None:
         head = json.loads((directory / HEAD).read_bytes())
     except (OSError, ValueError):
         return None
-    whole = isinstance(head, dict) and type(head.get("sequence")) is int and type(head.get("hash")) is str
-    return head if whole else None
+    fits = isinstance(head, dict) and type(head.get("sequence")) is int and type(head.get("hash")) is str
+    return head if fits else None
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -49,13 +51,4 @@ def replace(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created or replaced durable. Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    whole.sync_directory(path.parent)

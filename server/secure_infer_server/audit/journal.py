@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from time import time
 
+from secure_infer import whole
 from secure_infer.errors import SettingsError
 from secure_infer_server.audit import chain, files, recovery, signing
 from secure_infer_server.audit.chain import Chain
@@ -147,7 +148,7 @@ class Journal:
         path = files.segment(self.directory, number)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
         try:
-            files.sync_directory(self.directory)
+            whole.sync_directory(self.directory)
             state = os.fstat(file)
         except OSError:
             os.close(file)

@@ -122,9 +122,8 @@ class Budgets:
         Raises BudgetExhausted, BudgetUnavailable, or RequestIdReused for an id that was used for another request.
         """
         request = _Request(identity, model_digest, records, request_id, content)
-        now = self._leases.moment(
-            request.key
-        )  # before: what is given back of a request at midnight is not of the new day
+        # Before it is charged: what is given back of a request at midnight is not of the new day.
+        now = self._leases.moment(request.key)
         charge = self._charge_now(request, now)
         if charge is None:
             charge = self._charge_by_lease(request, now)

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from secure_infer import whole
 from secure_infer.errors import SettingsError
 from secure_infer_server.alone import alone_in
 from secure_infer_server.callers.authority import (
@@ -38,11 +39,10 @@ def renew(directory: Path, authority: Authority, *, within: int | None, days: in
     key in the directory, as after a request, the same key is signed again in any case. Raises SettingsError where there are
     certificates and the CA signed none of them. A renewal that is at work there already is waited for.
     """
-    try:
-        with alone_in(directory):
-            return _renewed(directory, authority, within, days, keep_key)
-    except (FileNotFoundError, NotADirectoryError):
-        raise SettingsError(f"{directory}: expected a directory of certificates") from None
+    if not directory.is_dir():
+        raise SettingsError(f"{directory}: expected a directory of certificates")
+    with alone_in(directory):
+        return _renewed(directory, authority, within, days, keep_key)
 
 
 def _renewed(directory: Path, authority: Authority, within: int | None, days: int | None, keep_key: bool) -> list[Path]:
@@ -90,7 +90,7 @@ def _put_in_place(path: Path) -> None:
         if _beside(target).exists():
             _hand_over(target, _beside(target))
             _beside(target).replace(target)
-    _sync(path.parent)
+    whole.sync_directory(path.parent)
 
 
 def _hand_over(old: Path, new: Path) -> None:
@@ -155,13 +155,3 @@ def _keep(path: Path, kept: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
-
-
-def _sync(directory: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

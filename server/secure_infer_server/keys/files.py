@@ -15,6 +15,7 @@ import time
 from collections.abc import Set
 from pathlib import Path
 
+from secure_infer import whole
 from secure_infer.errors import SettingsError
 
 STALE_SECONDS = 3600.0
@@ -93,11 +94,7 @@ class BlobFiles:
         """A pending file becomes a blob, on the disk by then; a crash leaves one or the other."""
         (self._pending / name).rename(self._blobs / name)
         for directory in (self._blobs, self._pending):
-            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            whole.sync_directory(directory)
 
     def read(self, name: str) -> bytes | None:
         """A blob; None when it is gone."""

@@ -55,13 +55,14 @@ class Serials:
                 try:
                     with alone_in(self._path.parent):  # others that share it add theirs before or after
                         self._learn()
-                        newest = {**self._newest, model: max(serial, self._newest.get(model, 0))}
-                        whole.write(self._path, (json.dumps(newest, sort_keys=True) + "\n").encode())
+                        serial = max(serial, self._newest.get(model, 0))
+                        found = {**self._newest, model: serial}
+                        whole.write(self._path, (json.dumps(found, sort_keys=True) + "\n").encode())
                 except OSError as error:
                     raise SettingsError(
                         f"--model-serials: {self._path} cannot be written ({error.strerror})"
                     ) from error
-            self._newest[model] = max(serial, self._newest.get(model, 0))
+            self._newest[model] = serial
 
 
 def require_newest(model: str, serial: int, newest: int) -> None:

@@ -14,6 +14,7 @@ from secure_infer.errors import BudgetExhausted, BudgetUnavailable
 from secure_infer_server.budgets import Allowance, Budgets, BudgetSettings
 from secure_infer_server.budgets.leases import DAY, Leases, Moment
 from secure_infer_server.budgets.ledger import Ledger
+from server.budgets.test_budgets import debited
 from shared import until
 
 MODEL = b"m" * 32
@@ -46,14 +47,6 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 
 def opened(path: Path, allowance: Allowance = PLENTY, **options: Any) -> Budgets:
     return Budgets(BudgetSettings(path / "budgets.sqlite", allowance, **options))
-
-
-def debited(path: Path) -> int:
-    ledger = Ledger(path / "budgets.sqlite")
-    try:
-        return ledger.used(KEY, 0).total
-    finally:
-        ledger.close()
 
 
 def together(*work: Callable[[], object]) -> list[threading.Thread]:
